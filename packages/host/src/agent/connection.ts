@@ -1,0 +1,124 @@
+import type { Duplex } from 'node:stream'
+
+/** A program to start through the agent; the frame is in docs/agent-protocol.md. */
+export interface AgentExecRequest {
+  readonly argv: readonly string[]
+  readonly env: Readonly<Record<string, string>>
+  readonly cwd?: string
+  /** Written to /run/mags/script-<channel> and appended to argv. */
+  readonly script?: string | Uint8Array
+  readonly pty?: { readonly rows: number; readonly cols: number }
+  /** Keep standard input open for `writeStdin`; otherwise it is /dev/null. */
+  readonly stdin?: boolean
+  /** Most bytes of each output stream not yet acknowledged; default 256 KiB. */
+  readonly windowBytes?: number
+  readonly limits?: readonly { readonly resource: number; readonly soft: number; readonly hard: number }[]
+}
+
+export type AgentStream = 'stdout' | 'stderr'
+
+/** Called for each piece of output in order; it is acknowledged when the promise settles. 'discard' makes the agent drop the rest of that stream. */
+export type AgentOutput = (stream: AgentStream, offset: number, bytes: Buffer) => Promise<undefined | 'discard'> | undefined
+
+export interface AgentExit {
+  readonly kind: 'exited' | 'signalled' | 'not-started'
+  /** Exit code, signal number or errno, after `kind`. */
+  readonly code: number
+  readonly userCpuMs: number
+  readonly systemCpuMs: number
+  readonly maxRssKb: number
+  /** Words when it did not start. */
+  readonly message: string
+}
+
+/** A running program. Its channel lives until `close`. */
+export interface AgentExec {
+  readonly channel: number
+  /** Process id inside the sandbox, once it started. */
+  readonly pid: Promise<number>
+  /** The first process ended and all output it had written before is acknowledged. Rejects when the connection is lost for good. */
+  readonly exit: Promise<AgentExit>
+  /** Both output streams are closed, with the bytes dropped on request. Rejects as `exit` does. */
+  readonly eof: Promise<{ readonly droppedBytes: number }>
+  writeStdin(bytes: Uint8Array): Promise<void>
+  endStdin(): void
+  signal(signal: number): void
+  resize(rows: number, cols: number): void
+  /** Kills the process group if it still runs and forgets the channel. */
+  close(): void
+}
+
+export interface AgentNetwork {
+  /** `aa:bb:cc:dd:ee:ff`. */
+  readonly mac: string
+  /** Dotted IPv4. */
+  readonly address: string
+  readonly prefixLength: number
+  readonly gateway: string
+  readonly mtu: number
+}
+
+export interface AgentIdentity {
+  readonly unixTimeNs?: bigint
+  readonly entropy?: Uint8Array
+  readonly hostname?: string
+  readonly hosts?: string
+  readonly resolvConf?: string
+  readonly machineId?: string
+  readonly network?: AgentNetwork
+}
+
+export interface AgentStats {
+  readonly memoryTotalBytes: number
+  readonly memoryAvailableBytes: number
+  readonly diskTotalBytes: number
+  readonly diskAvailableBytes: number
+  readonly processes: number
+}
+
+export interface AgentFileEntry {
+  readonly name: string
+  readonly type: 'file' | 'directory' | 'symlink' | 'fifo' | 'socket' | 'char-device' | 'block-device'
+  readonly mode: number
+  readonly size: number
+  readonly mtimeNs: bigint
+}
+
+/** A channel found running after a reconnect, as the agent's HELLO listed it. */
+export interface AgentLiveChannel {
+  readonly channel: number
+  readonly kind: 'exec' | 'dial'
+  readonly exited: boolean
+  readonly pid: number
+}
+
+/**
+ * The host's end of the agent protocol over one byte stream. Everything received is hostile input: a frame over its bound, for an unknown channel, past a window or
+ * out of sequence ends the connection with {@link AgentProtocolError}, and `closed` settles with it.
+ */
+export interface AgentConnection {
+  /** Starts a program at once; requests are pipelined, nothing waits for an answer. */
+  exec(request: AgentExecRequest, output: AgentOutput): AgentExec
+  /** Takes over a channel that outlived the last connection; output continues at the given offsets. */
+  resumeExec(channel: number, safe: { stdout: number; stderr: number }, output: AgentOutput): AgentExec
+  readonly liveChannels: readonly AgentLiveChannel[]
+  /** TCP to a port inside the sandbox. Rejects with the errno's words when nothing listens. */
+  dial(port: number): Promise<Duplex>
+  ping(timeoutMs?: number): Promise<void>
+  identity(identity: AgentIdentity): Promise<void>
+  attachDisk(serial: string, fileSystemUuid: string): Promise<void>
+  detachDisk(): Promise<void>
+  freezeDisk(): Promise<void>
+  thawDisk(): Promise<void>
+  stats(): Promise<AgentStats>
+  stat(path: string): Promise<AgentFileEntry>
+  list(path: string, skip: number, most: number): Promise<{ entries: AgentFileEntry[]; more: boolean }>
+  readFile(path: string, offset: number, most: number): Promise<Buffer>
+  writeFile(path: string, bytes: Uint8Array, options: { mode: number; offset: number; truncate: boolean; parents: boolean }): Promise<void>
+  remove(path: string, options: { recursive: boolean }): Promise<void>
+  makeDirectory(path: string, options: { mode: number; parents: boolean }): Promise<void>
+  /** Settles when the stream ended or was refused: undefined for our own `close`, otherwise why. */
+  readonly closed: Promise<Error | undefined>
+  /** Drops the connection; programs in the sandbox live on. */
+  close(): void
+}

@@ -1,0 +1,66 @@
+import type { Isolation } from '@mags/protocol'
+import type { AgentConnection } from '../agent/connection.ts'
+
+/** The size of a machine; warm sandboxes are kept per size and image. */
+export interface SandboxShape {
+  readonly image: string
+  readonly vcpus: number
+  readonly memoryMb: number
+  readonly diskGb: number
+}
+
+/** What makes this machine itself rather than a copy of a template. */
+export interface SandboxIdentity {
+  readonly hostname: string
+}
+
+/** How and why a sandbox ended, for the job's system log. */
+export interface SandboxDeath {
+  readonly reason: string
+}
+
+/**
+ * A sandbox driver: one kind of wall. Every driver passes the suite in `conformance.ts`.
+ *
+ * Everything a driver takes from the host is written into the sandbox's record (a file in the run folder) before it is taken, so that `sweep` of the
+ * next start can free it.
+ */
+export interface SandboxDriver {
+  readonly isolation: Isolation
+  /** Makes a warm sandbox: agent connected, no root file system of a job yet. Rejects with the last words of what failed. */
+  create(shape: SandboxShape): Promise<Sandbox>
+  /** Takes back a sandbox of an earlier daemon by its record's id; undefined when it is dead (what it held is freed). */
+  adopt(id: string): Promise<Sandbox | undefined>
+  /** Frees whatever an earlier daemon left, except the sandboxes adopted. */
+  sweep(): Promise<void>
+  /** Ends the driver's own resident helpers. Sandboxes must be destroyed or detached before. */
+  close(): Promise<void>
+}
+
+/**
+ * One machine.
+ *
+ *     warm ──attach──▶ attached ──freeze──▶ frozen ──thaw──▶ attached
+ *       └──────────────┴──────────── destroy ───┴──▶ gone
+ *
+ * Any state goes to `gone` by itself when the machine dies.
+ */
+export interface Sandbox {
+  /** Short id, 12 lower-case hex digits; names its files, links and host name. */
+  readonly id: string
+  readonly shape: SandboxShape
+  readonly isolation: Isolation
+  readonly agent: AgentConnection
+  /** Image under a fresh upper becomes `/`, identity is set. Once. */
+  attach(identity: SandboxIdentity): Promise<void>
+  freeze(): Promise<void>
+  thaw(): Promise<void>
+  /** Marks the record: keep for the next daemon (true) or free on its start (false). */
+  keep(keep: boolean): Promise<void>
+  /** Lets go without ending it: closes our connection and forgets it. For a daemon that stops while persistent sandboxes live on. */
+  detach(): Promise<void>
+  /** Kills every process and frees everything; idempotent, safe in any state. */
+  destroy(): Promise<void>
+  /** Settles when the machine is gone, with the reason as far as it is known (out of memory, protocol violation, killed). */
+  readonly died: Promise<SandboxDeath>
+}
