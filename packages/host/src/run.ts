@@ -85,6 +85,8 @@ export interface ResidentOptions {
   readonly detached?: boolean
   readonly stdin?: 'pipe' | 'ignore'
   readonly stdout?: 'pipe' | 'log'
+  /** Open file descriptors the program inherits as 3, 4, …; ours stay open and are the caller's to close. */
+  readonly fds?: readonly number[]
 }
 
 /** Starts a program that stays. The caller puts its end on its undo stack at once. */
@@ -92,7 +94,7 @@ export function startResident(command: string, args: readonly string[], options:
   const log = openSync(options.logFile, 'a', 0o600)
   try {
     const spawnOptions: SpawnOptions = {
-      stdio: [options.stdin ?? 'ignore', options.stdout === 'pipe' ? 'pipe' : log, log],
+      stdio: [options.stdin ?? 'ignore', options.stdout === 'pipe' ? 'pipe' : log, log, ...(options.fds ?? [])],
       detached: options.detached ?? false,
     }
     if (options.cwd !== undefined) spawnOptions.cwd = options.cwd

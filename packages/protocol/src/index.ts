@@ -1,2 +1,5 @@
 export * from './errors.ts'
+export * from './errors-document.ts'
+export { describeFault, environmentLimits } from './fields.ts'
 export * from './host-api.ts'
+export * from './jobs.ts'

@@ -27,6 +27,8 @@ export interface SandboxDeath {
  */
 export interface SandboxDriver {
   readonly isolation: Isolation
+  /** The shape that is kept warm for jobs of this shape: what can still be changed at attach is folded away, so that one warm sandbox serves many shapes. */
+  warmShape(shape: SandboxShape): SandboxShape
   /** Makes a warm sandbox: agent connected, no root file system of a job yet. Rejects with the last words of what failed. */
   create(shape: SandboxShape): Promise<Sandbox>
   /** Takes back a sandbox of an earlier daemon by its record's id; undefined when it is dead (what it held is freed). */
@@ -51,8 +53,10 @@ export interface Sandbox {
   readonly shape: SandboxShape
   readonly isolation: Isolation
   readonly agent: AgentConnection
-  /** Image under a fresh upper becomes `/`, identity is set. Once. */
-  attach(identity: SandboxIdentity): Promise<void>
+  /** Image under a fresh upper becomes `/`, identity is set, sizes folded away by `warmShape` are applied. Once. */
+  attach(identity: SandboxIdentity, shape: SandboxShape): Promise<void>
+  /** True when the limit on memory ended a program in it so far. */
+  ranOutOfMemory(): Promise<boolean>
   freeze(): Promise<void>
   thaw(): Promise<void>
   /** Marks the record: keep for the next daemon (true) or free on its start (false). */

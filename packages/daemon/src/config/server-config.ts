@@ -1,0 +1,104 @@
+import { createHash } from 'node:crypto'
+import { mkdirSync, statSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { MagsError } from '@mags/protocol'
+
+/** Everything an operator can set. Command line before environment before default. */
+export interface ServerConfig {
+  readonly host: string
+  readonly port: number
+  /** Shared by all daemons of this machine: images, kernels, caches. */
+  readonly systemDir: string
+  /** This daemon's state: database, logs, scratch disks. */
+  readonly dataDir: string
+  /** Sockets and records on tmpfs. */
+  readonly runDir: string
+  /** Six hex digits: which folder this is, even when another root file system has one of the same name. */
+  readonly instance: string
+  readonly databaseUrl: string | undefined
+  readonly isolation: 'auto' | 'vm' | 'container'
+  readonly defaults: { readonly image: string; readonly vcpus: number; readonly memoryMb: number; readonly diskGb: number }
+  readonly pool: { readonly minSize: number; readonly maxSize: number; readonly idleTtlMs: number }
+  readonly dnsServers: readonly string[]
+  readonly egressAllow: readonly string[]
+  readonly logLevel: string
+}
+
+export interface ServerOptions {
+  readonly host?: string
+  readonly port?: number
+  readonly dataDir?: string
+}
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+const fiveMinutesMs = 300_000
+
+/** Reads options and environment. Throws MagsError 'bad_request' naming the setting and the rule. */
+export function readServerConfig(options: ServerOptions, environment: Environment): ServerConfig {
+  const systemDir = resolve(environment.MAGS_SYSTEM_DIR ?? '/var/lib/mags')
+  const dataDir = resolve(options.dataDir ?? environment.MAGS_DATA_DIR ?? join(systemDir, 'data'))
+  makeDataDir(dataDir)
+  const instance = instanceOf(dataDir)
+  return {
+    host: options.host ?? environment.MAGS_HOST ?? '127.0.0.1',
+    port: options.port ?? wholeNumber(environment, 'MAGS_PORT', 4747, 0, 65_535),
+    systemDir,
+    dataDir,
+    instance,
+    runDir: join('/run/mags', instance),
+    databaseUrl: environment.DATABASE_URL || undefined,
+    isolation: oneOf(environment, 'MAGS_ISOLATION', ['auto', 'vm', 'container']),
+    defaults: {
+      image: environment.MAGS_DEFAULT_IMAGE ?? 'debian-12',
+      vcpus: wholeNumber(environment, 'MAGS_DEFAULT_VCPUS', 1, 1, 64),
+      memoryMb: wholeNumber(environment, 'MAGS_DEFAULT_MEMORY_MB', 512, 128, 1 << 20),
+      diskGb: wholeNumber(environment, 'MAGS_DEFAULT_DISK_GB', 2, 1, 1024),
+    },
+    pool: {
+      minSize: wholeNumber(environment, 'MAGS_POOL_MIN', 3, 0, 10_000),
+      maxSize: wholeNumber(environment, 'MAGS_POOL_MAX', 0, 0, 10_000),
+      idleTtlMs: fiveMinutesMs,
+    },
+    dnsServers: list(environment.MAGS_DNS_SERVERS),
+    egressAllow: list(environment.MAGS_EGRESS_ALLOW),
+    logLevel: oneOf(environment, 'MAGS_LOG_LEVEL', ['info', 'trace', 'debug', 'warn', 'error', 'silent']),
+  }
+}
+
+function makeDataDir(dataDir: string) {
+  try {
+    mkdirSync(dataDir, { recursive: true, mode: 0o700 })
+  } catch (error) {
+    throw new MagsError(
+      'bad_request',
+      `the data folder ${dataDir} cannot be made: ${(error as Error).message}; choose another with --data-dir or MAGS_DATA_DIR`,
+    )
+  }
+}
+
+/** By the folder's place on disk rather than its name: two roots on one kernel may each have a /var/lib/mags. */
+function instanceOf(dataDir: string) {
+  const { dev, ino } = statSync(dataDir)
+  return createHash('sha256').update(`${dev}:${ino}`).digest('hex').slice(0, 6)
+}
+
+function wholeNumber(environment: Environment, name: string, fallback: number, least: number, most: number) {
+  const text = environment[name]
+  if (text === undefined || text === '') return fallback
+  const value = Number(text)
+  if (!Number.isInteger(value) || value < least || value > most) {
+    throw new MagsError('bad_request', `${name}: a whole number from ${least} to ${most}, not ${JSON.stringify(text)}`)
+  }
+  return value
+}
+
+function oneOf<const T extends string>(environment: Environment, name: string, choices: readonly [T, ...T[]]): T {
+  const text = environment[name]
+  if (text === undefined || text === '') return choices[0]
+  const choice = choices.find((candidate) => candidate === text)
+  if (choice === undefined) throw new MagsError('bad_request', `${name}: one of ${choices.join(', ')}, not ${JSON.stringify(text)}`)
+  return choice
+}
+
+const list = (text: string | undefined) => (text ?? '').split(/[\s,]+/).filter((part) => part !== '')

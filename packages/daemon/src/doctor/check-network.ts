@@ -1,0 +1,53 @@
+import { randomBytes } from 'node:crypto'
+import { mkdir, rm } from 'node:fs/promises'
+import { openNetwork, run } from '@mags/host'
+import { pino } from 'pino'
+import type { ServerConfig } from '../config/server-config.ts'
+import { type Check, ok, warning } from './finding.ts'
+
+/** Asks from a sandbox's place, by the sandboxes' resolver, for the address of a name and then connects to it. */
+const tryOut = `
+const { Resolver } = require('node:dns/promises')
+const { connect } = require('node:net')
+const [server, name, port] = process.argv.slice(1)
+const resolver = new Resolver({ timeout: 3000, tries: 2 })
+resolver.setServers([server])
+resolver.resolve4(name).then(
+  ([address]) => {
+    const socket = connect({ host: address, port: Number(port), timeout: 5000 })
+    const end = (words) => { console.log(words); process.exit(0) }
+    socket.on('connect', () => end('ok'))
+    socket.on('timeout', () => end('connect: no answer from ' + address))
+    socket.on('error', (error) => end('connect: ' + error.message))
+  },
+  (error) => { console.log('dns: ' + error.message); process.exit(0) },
+)`
+
+const probeName = 'debian.org'
+const probePort = '80'
+
+/** Builds a whole sandbox network beside the daemon's, with its rules, and looks out of it. */
+export function checkNetwork(config: ServerConfig): Check {
+  return {
+    part: 'network',
+    async run() {
+      await using undo = new AsyncDisposableStack()
+      const instance = randomBytes(3).toString('hex')
+      const runDir = `/run/mags/${instance}`
+      await mkdir(runDir, { recursive: true, mode: 0o700 })
+      undo.defer(() => rm(runDir, { recursive: true, force: true }))
+      const network = await openNetwork({ ...config, instance, runDir, logger: pino({ level: 'silent' }) })
+      undo.defer(() => network.close({ keep: false }))
+      const slot = await network.createContainerSlot(0)
+      const answer = await run('nsenter', [`--net=${slot.netnsPath}`, process.execPath, '-e', tryOut, network.resolver, probeName, probePort])
+      const words = answer.stdout.trim()
+      if (words === 'ok') return ok(`sandboxes get addresses like ${slot.address}, names through ${network.resolver}, and reach the internet`)
+      if (words.startsWith('dns'))
+        return warning(`rules load, but names do not resolve: ${words}`, 'set MAGS_DNS_SERVERS to name servers this machine can reach')
+      return warning(
+        `rules load and names resolve, but ${probeName} is not reached: ${words}`,
+        "look for another firewall on this machine whose FORWARD policy drops ('nft list ruleset'), or a network without a way out",
+      )
+    },
+  }
+}

@@ -1,0 +1,87 @@
+import { join } from 'node:path'
+import process from 'node:process'
+import { type HostConfig, openHost } from '@mags/host'
+import { MagsError } from '@mags/protocol'
+import { createServer } from '@mags/server'
+import { pino } from 'pino'
+import { installation } from './config/installation.ts'
+import { readServerConfig, type ServerConfig, type ServerOptions } from './config/server-config.ts'
+import { takeInstanceLock } from './start/instance-lock.ts'
+import { admitLocalClient } from './start/local-client.ts'
+import { enterPrivateMounts } from './start/private-mounts.ts'
+import { untilSignalled } from './start/signals.ts'
+
+/**
+ * `mags server`: one process that is server and host. Returns the exit code: 0 after a stop that drained, 1 with a line on standard error when it cannot start.
+ */
+export async function runServer(options: ServerOptions = {}): Promise<number> {
+  if (process.getuid?.() !== 0) {
+    process.stderr.write('mags: the server makes namespaces, network links and mounts, so it must run as root; try: sudo mags server\n')
+    return 1
+  }
+  enterPrivateMounts()
+  try {
+    await serve(readServerConfig(options, process.env))
+    return 0
+  } catch (error) {
+    process.stderr.write(`mags: ${words(error)}\n`)
+    return 1
+  }
+}
+
+async function serve(config: ServerConfig) {
+  await using undo = new AsyncDisposableStack()
+  const stop = untilSignalled()
+  undo.use(stop)
+  const logger = pino({ level: config.logLevel }, pino.destination({ dest: 1, sync: true }))
+  undo.use(await takeInstanceLock(config.instance, config.dataDir))
+  const { version, agentBinary, mounterBinary } = await installation()
+
+  logger.info({ instance: config.instance, dataDir: config.dataDir }, 'starting')
+  const host = await openHost({ ...hostConfig(config), agentBinary, mounterBinary, logger })
+  undo.defer(() => host.close({ keepPersistent: true }))
+
+  const apiUrl = `http://${config.host.includes(':') ? `[${config.host}]` : config.host}:${config.port}`
+  const server = await createServer({
+    database: config.databaseUrl === undefined ? { kind: 'sqlite', path: join(config.dataDir, 'mags.db') } : { kind: 'postgres', url: config.databaseUrl },
+    host,
+    logsDir: join(config.dataDir, 'logs'),
+    logger,
+    version,
+    publicUrl: apiUrl,
+  })
+  undo.defer(() => server.close())
+  await server.start()
+  const address = await listen(server.app, config)
+  await admitLocalClient(server.tokens, address)
+  const { default: isolation, vm, container } = host.capabilities()
+  logger.info({ address, version, isolation, vm: vm.detail, container: container.detail }, 'ready')
+
+  const signal = await stop.signalled
+  logger.info({ signal }, 'stopping: running jobs may end, persistent ones stay')
+  await server.drain()
+}
+
+async function listen(app: Awaited<ReturnType<typeof createServer>>['app'], { host, port }: ServerConfig) {
+  try {
+    const address = await app.listen({ host, port })
+    return address.replace('0.0.0.0', '127.0.0.1').replace('[::]', '127.0.0.1')
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EADDRINUSE') throw new MagsError('bad_request', `port ${port} on ${host} is taken; choose another with --port or MAGS_PORT`, { cause: error })
+    throw error
+  }
+}
+
+function hostConfig(config: ServerConfig): Omit<HostConfig, 'agentBinary' | 'mounterBinary' | 'logger'> {
+  const { instance, systemDir, dataDir, runDir, isolation, defaults, pool, dnsServers, egressAllow } = config
+  return { instance, systemDir, dataDir, runDir, isolation, defaults, pool, dnsServers, egressAllow }
+}
+
+function words(error: unknown) {
+  if (!(error instanceof Error)) return String(error)
+  const { code } = error as NodeJS.ErrnoException
+  if (code === 'ENOSPC') return `the disk is full: ${error.message}; free some space and start again`
+  if (code === 'EACCES' || code === 'EROFS') return `a folder is not writable: ${error.message}; choose another with --data-dir`
+  return error.message
+}

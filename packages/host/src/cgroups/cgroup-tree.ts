@@ -1,0 +1,174 @@
+import { mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+
+/** Limits of one group; absent ones are left alone. */
+export interface CgroupLimits {
+  readonly vcpus?: number
+  readonly memoryMb?: number
+  readonly pids?: number
+}
+
+/**
+ * The control groups of this host, whichever layout it has: one tree (v2) or one per controller (v1, also "hybrid"). Groups are named by a path from the root of
+ * the tree, such as `/mags/3f2a91/0123456789ab`. Sources: the kernel's admin-guide/cgroup-v2 and cgroup-v1.
+ */
+export interface CgroupTree {
+  readonly version: 1 | 2
+  /** Makes the group (and its parents) with these limits. */
+  create(path: string, limits: CgroupLimits): Promise<void>
+  /** Moves a process into the group. */
+  add(path: string, pid: number): Promise<void>
+  setLimits(path: string, limits: CgroupLimits): Promise<void>
+  /** Stops every process of the group where it stands; settles once they stand. */
+  freeze(path: string): Promise<void>
+  thaw(path: string): Promise<void>
+  /** How many processes of the group the kernel ended for want of memory. */
+  oomKills(path: string): Promise<number>
+  /** Ends all processes of the group and removes it and its children; no error when it is not there. */
+  remove(path: string): Promise<void>
+  /** Names of the groups directly below. */
+  children(path: string): Promise<string[]>
+}
+
+const cpuPeriodUs = 100_000
+
+/** Finds the layout from the mounts. Throws when there is no usable memory and pids control. */
+export async function openCgroupTree(root = '/sys/fs/cgroup'): Promise<CgroupTree> {
+  const mounts = (await readFile('/proc/self/mounts', 'utf8')).split('\n').map((line) => line.split(' '))
+  const onV2 = mounts.some(([, target, type]) => target === root && type === 'cgroup2')
+  if (onV2) return unifiedTree(root)
+  const controllers: Record<string, string> = {}
+  for (const [, target, type, options] of mounts) {
+    if (type !== 'cgroup' || target === undefined) continue
+    for (const option of (options ?? '').split(',')) controllers[option] ??= target
+  }
+  const missing = ['memory', 'cpu', 'pids', 'freezer'].filter((name) => controllers[name] === undefined)
+  if (missing.length > 0) throw new Error(`no cgroup controller ${missing.join(', ')} is mounted under ${root}`)
+  return splitTree(controllers)
+}
+
+const ignoreMissing = (error: unknown) => {
+  if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+}
+
+/** A group with processes that are just dying answers EBUSY for a moment. */
+async function removeDirectory(path: string) {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await rmdir(path)
+    } catch (error) {
+      const code = (error as NodeJS.ErrnoException).code
+      if (code === 'ENOENT') return
+      if (code === 'EBUSY' && attempt < 200) await delay(Math.min(2 ** attempt, 50))
+      else if (code === 'ENOTEMPTY' || (code === 'EBUSY' && attempt === 200)) throw error
+      else if (code !== 'EBUSY') throw error
+    }
+  }
+}
+
+async function subdirectories(path: string) {
+  const entries = await readdir(path, { withFileTypes: true }).catch((error) => {
+    ignoreMissing(error)
+    return []
+  })
+  return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name)
+}
+
+/** Children first, so that a guest's own groups below go too. */
+async function removeTree(path: string) {
+  for (const name of await subdirectories(path)) await removeTree(join(path, name))
+  await removeDirectory(path)
+}
+
+function unifiedTree(root: string): CgroupTree {
+  const at = (path: string, file = '') => join(root, path, file)
+  const tree: CgroupTree = {
+    version: 2,
+    async create(path, limits) {
+      const parts = path.split('/').filter((part) => part !== '')
+      for (let depth = 1; depth <= parts.length; depth++) {
+        const parent = at(parts.slice(0, depth - 1).join('/'))
+        // Controllers must be handed down at every level before the child is made.
+        await writeFile(join(parent, 'cgroup.subtree_control'), '+cpu +memory +pids')
+        await mkdir(at(parts.slice(0, depth).join('/')), { recursive: true })
+      }
+      await tree.setLimits(path, limits)
+    },
+    add: (path, pid) => writeFile(at(path, 'cgroup.procs'), `${pid}`),
+    async setLimits(path, { vcpus, memoryMb, pids }) {
+      if (memoryMb !== undefined) await writeFile(at(path, 'memory.max'), `${memoryMb * 2 ** 20}`)
+      if (vcpus !== undefined) await writeFile(at(path, 'cpu.max'), `${Math.round(vcpus * cpuPeriodUs)} ${cpuPeriodUs}`)
+      if (pids !== undefined) await writeFile(at(path, 'pids.max'), `${pids}`)
+    },
+    async freeze(path) {
+      await writeFile(at(path, 'cgroup.freeze'), '1')
+      while (!(await readFile(at(path, 'cgroup.events'), 'utf8')).includes('frozen 1')) await delay(1)
+    },
+    thaw: (path) => writeFile(at(path, 'cgroup.freeze'), '0'),
+    async oomKills(path) {
+      const events = await readFile(at(path, 'memory.events'), 'utf8').catch(() => '')
+      return Number(/^oom_kill (\d+)$/m.exec(events)?.[1] ?? 0)
+    },
+    async remove(path) {
+      await writeFile(at(path, 'cgroup.kill'), '1').catch(ignoreMissing)
+      await removeTree(at(path))
+    },
+    children: (path) => subdirectories(at(path)),
+  }
+  return tree
+}
+
+function splitTree(controllers: Readonly<Record<string, string>>): CgroupTree {
+  const roots = [...new Set(Object.values(controllers))]
+  const at = (controller: string, path: string, file = '') => join(controllers[controller] ?? '', path, file)
+  const limited = ['memory', 'cpu', 'pids', 'freezer']
+  const tree: CgroupTree = {
+    version: 1,
+    async create(path, limits) {
+      await Promise.all(limited.map((controller) => mkdir(at(controller, path), { recursive: true })))
+      await tree.setLimits(path, limits)
+    },
+    async add(path, pid) {
+      await Promise.all(limited.map((controller) => writeFile(at(controller, path, 'cgroup.procs'), `${pid}`)))
+    },
+    async setLimits(path, { vcpus, memoryMb, pids }) {
+      if (memoryMb !== undefined) await writeFile(at('memory', path, 'memory.limit_in_bytes'), `${memoryMb * 2 ** 20}`)
+      if (vcpus !== undefined) {
+        await writeFile(at('cpu', path, 'cpu.cfs_period_us'), `${cpuPeriodUs}`)
+        await writeFile(at('cpu', path, 'cpu.cfs_quota_us'), `${Math.round(vcpus * cpuPeriodUs)}`)
+      }
+      if (pids !== undefined) await writeFile(at('pids', path, 'pids.max'), `${pids}`)
+    },
+    async freeze(path) {
+      await writeFile(at('freezer', path, 'freezer.state'), 'FROZEN')
+      while ((await readFile(at('freezer', path, 'freezer.state'), 'utf8')).trim() !== 'FROZEN') await delay(1)
+    },
+    thaw: (path) => writeFile(at('freezer', path, 'freezer.state'), 'THAWED'),
+    async oomKills(path) {
+      const control = await readFile(at('memory', path, 'memory.oom_control'), 'utf8').catch(() => '')
+      return Number(/^oom_kill (\d+)$/m.exec(control)?.[1] ?? 0)
+    },
+    async remove(path) {
+      // v1 has no cgroup.kill: a group that is still populated is thawed and its processes signalled until it is empty.
+      await tree.thaw(path).catch(ignoreMissing)
+      for (let round = 0; round < 100; round++) {
+        const procs = await readFile(at('freezer', path, 'cgroup.procs'), 'utf8').catch(() => '')
+        if (procs.trim() === '') break
+        for (const pid of procs.trim().split('\n')) signal(Number(pid))
+        await delay(Math.min(2 ** round, 20))
+      }
+      await Promise.all(roots.map((root) => removeTree(join(root, path))))
+    },
+    children: (path) => subdirectories(at('freezer', path)),
+  }
+  return tree
+}
+
+function signal(pid: number) {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch {
+    // Gone in between.
+  }
+}

@@ -1,0 +1,187 @@
+import { once } from 'node:events'
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Logger } from 'pino'
+import { connectAgent } from '../../agent/connect-agent.ts'
+import type { CgroupTree } from '../../cgroups/cgroup-tree.ts'
+import type { ImageCatalogue } from '../../images/image-catalogue.ts'
+import type { MounterClient } from '../../mounter/mounter-client.ts'
+import type { SandboxNetwork } from '../../network/sandbox-network.ts'
+import { identifyProcess, isAlive } from '../../recover/process-identity.ts'
+import { readRecord, readRecords, writeRecord } from '../../recover/record-file.ts'
+import { startResident } from '../../run.ts'
+import type { Sandbox, SandboxDriver, SandboxShape } from '../driver.ts'
+import { hostnameOf, newSandboxId } from '../sandbox-id.ts'
+import { type ContainerRecord, ContainerSandbox } from './container-sandbox.ts'
+import { ContainerSlots } from './container-slots.ts'
+import { ociConfig } from './oci-config.ts'
+
+export interface ContainerDriverDeps {
+  readonly runtime: 'crun'
+  readonly mounter: MounterClient
+  readonly mounterBinary: string
+  readonly cgroups: CgroupTree
+  /** Parent of the sandboxes' groups, e.g. `/mags/3f2a91`. */
+  readonly cgroupParent: string
+  readonly network: SandboxNetwork
+  readonly images: ImageCatalogue
+  /** Sockets, records, configurations: a short path on tmpfs. */
+  readonly runDir: string
+  readonly scratchDir: string
+  readonly warmRootDir: string
+  readonly seccompBpf: string
+  readonly defaultShape: SandboxShape
+  readonly logger: Logger
+}
+
+const pidsLimit = 1024
+const createTimeoutMs = 10_000
+const recordName = 'record.json'
+
+/**
+ * Containers by an OCI runtime, kept warm: each runs only the agent in a tiny read-only root, with its namespaces, limits, filters and network in place. At attach the job's root file system is
+ * swapped in under it (see native/mounter). Image, processors, memory and disk are all applied then, so one warm container serves every job.
+ */
+export class ContainerDriver implements SandboxDriver {
+  readonly isolation = 'container'
+  readonly #deps: ContainerDriverDeps
+  readonly #slots: ContainerSlots
+  readonly #adopted = new Set<string>()
+
+  constructor(deps: ContainerDriverDeps) {
+    this.#deps = deps
+    this.#slots = new ContainerSlots({ ...deps, diskGb: deps.defaultShape.diskGb })
+  }
+
+  warmShape() {
+    return this.#deps.defaultShape
+  }
+
+  async create(): Promise<Sandbox> {
+    await using undo = new AsyncDisposableStack()
+    const { cgroups, defaultShape: shape } = this.#deps
+    const slot = await this.#slots.take()
+    undo.defer(() => this.#slots.giveBack(slot))
+    const id = newSandboxId()
+    const dir = join(this.#deps.runDir, id)
+    const cgroup = `${this.#deps.cgroupParent}/${id}`
+    await mkdir(dir, { recursive: true, mode: 0o700 })
+    undo.defer(() => rm(dir, { recursive: true, force: true }))
+    const draft: ContainerRecord = { id, slot: slot.index, shape, keep: false }
+    await writeRecord(join(dir, recordName), draft)
+    undo.defer(() => this.#removeRuntimeState(id))
+    undo.defer(() => cgroups.remove(cgroup))
+    const pid = await this.#startRuntime(id, dir, {
+      ...ociConfig({
+        hostname: hostnameOf(id),
+        warmRootDir: this.#deps.warmRootDir,
+        netnsPath: slot.network.netnsPath,
+        cgroupsPath: cgroup,
+        uidBase: slot.uidBase,
+        shape,
+        pidsLimit,
+        seccompBpf: this.#deps.seccompBpf,
+        args: ['/agent', 'container'],
+      }),
+    })
+    const process = await identifyProcess(pid)
+    if (process === undefined) throw new Error(`the sandbox's first process ended at once: ${await lastWords(dir)}`)
+    await shieldFromOom(pid)
+    const agent = await connectAgent(join(dir, 'agent.sock'), { timeoutMs: createTimeoutMs })
+    undo.defer(() => agent.close())
+    const record = { ...draft, process }
+    await writeRecord(join(dir, recordName), record)
+    const lent = undo.move()
+    return new ContainerSandbox(this.#sandboxDeps(), { record, dir, cgroup, agent, slot, release: () => lent.disposeAsync() })
+  }
+
+  async adopt(id: string): Promise<Sandbox | undefined> {
+    const dir = join(this.#deps.runDir, id)
+    const record = await readRecord<ContainerRecord>(join(dir, recordName))
+    const process = record?.process
+    if (record === undefined || process === undefined || !(await isAlive(process))) return undefined
+    const cgroup = `${this.#deps.cgroupParent}/${id}`
+    const agent = await connectAgent(join(dir, 'agent.sock'), { timeoutMs: createTimeoutMs }).catch((error: unknown) => {
+      this.#deps.logger.warn({ err: error, sandbox: id }, 'a sandbox of the last run does not answer; it is freed')
+      return undefined
+    })
+    if (agent === undefined) return undefined
+    const network = await this.#deps.network.adoptContainerSlot(record.slot, process.pid)
+    this.#adopted.add(id)
+    this.#slots.reserve(record.slot)
+    const release = async () => {
+      await this.#deps.cgroups.remove(cgroup)
+      await this.#free(record, dir)
+      // Its disk was mounted by the last daemon's mounter and cannot be had back, so this slot is not recycled but freed.
+      await rm(join(this.#deps.scratchDir, `${record.slot}.img`), { force: true })
+      if (network !== undefined) await this.#deps.network.free(network)
+      this.#slots.forget(record.slot)
+    }
+    return new ContainerSandbox(this.#sandboxDeps(), { record: { ...record, process }, dir, cgroup, agent, release })
+  }
+
+  async sweep() {
+    const { cgroups, cgroupParent, runDir, scratchDir } = this.#deps
+    // Groups first: that ends processes even of a container whose record was never finished.
+    const groups = (await cgroups.children(cgroupParent)).filter((id) => !this.#adopted.has(id))
+    await Promise.all(groups.map((id) => cgroups.remove(`${cgroupParent}/${id}`)))
+    const kept = new Set<string>()
+    for (const { name, dir, record } of await readRecords<ContainerRecord>(runDir, recordName)) {
+      if (!this.#adopted.has(name)) await this.#free(record, dir)
+      else for (const file of [`${record.slot}`, name]) kept.add(file)
+    }
+    for (const name of await readdir(scratchDir).catch(() => [])) {
+      if (!kept.has(name.replace(/\.img$/, ''))) await rm(join(scratchDir, name), { recursive: true, force: true })
+    }
+  }
+
+  async close() {
+    // Slots are files and mounts of helpers that end with the daemon; nothing of the driver's own is left.
+  }
+
+  #sandboxDeps() {
+    const { mounter, cgroups, images, scratchDir, network } = this.#deps
+    return { mounter, cgroups, images, scratchDir, resolver: network.resolver }
+  }
+
+  async #startRuntime(id: string, dir: string, config: object): Promise<number> {
+    await writeFile(join(dir, 'config.json'), JSON.stringify(config))
+    const pidFile = join(dir, 'pid')
+    const runtime = [this.#deps.runtime, '--root', this.#runtimeRoot(), '--cgroup-manager=cgroupfs']
+    // The runtime gives its standard streams to root of the container, so they must never be a device of the host's: a pipe and a file.
+    const child = startResident(
+      this.#deps.mounterBinary,
+      ['listen', join(dir, 'agent.sock'), ...runtime, 'run', '--detach', '--preserve-fds=1', '--pid-file', pidFile, '--bundle', dir, id],
+      { logFile: join(dir, 'runtime.log'), stdin: 'pipe' },
+    )
+    child.stdin?.on('error', () => undefined)
+    const [code] = await once(child, 'exit', { signal: AbortSignal.timeout(createTimeoutMs) })
+    child.stdin?.destroy()
+    if (code !== 0) throw new Error(`${this.#deps.runtime} could not start a container (exit ${code}): ${await lastWords(dir)}`)
+    return Number(await readFile(pidFile, 'utf8'))
+  }
+
+  #runtimeRoot() {
+    return join(this.#deps.runDir, '..', 'runtime')
+  }
+
+  #removeRuntimeState(id: string) {
+    return rm(join(this.#runtimeRoot(), id), { recursive: true, force: true })
+  }
+
+  async #free(record: ContainerRecord, dir: string) {
+    await this.#removeRuntimeState(record.id)
+    if (record.extraDisk !== undefined) await rm(`${record.extraDisk}.img`, { force: true })
+    await rm(dir, { recursive: true, force: true })
+  }
+}
+
+/** The agent goes last when memory runs out; what it starts goes back to 0. Without CAP_SYS_RESOURCE the kernel refuses, and the agent is one among others. */
+async function shieldFromOom(pid: number) {
+  await writeFile(`/proc/${pid}/oom_score_adj`, '-999').catch(() => undefined)
+}
+
+async function lastWords(dir: string) {
+  const text = await readFile(join(dir, 'runtime.log'), 'utf8').catch(() => '')
+  return text.trim().slice(-500) || 'it said nothing'
+}

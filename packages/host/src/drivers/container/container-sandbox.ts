@@ -1,0 +1,164 @@
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { AgentConnection } from '../../agent/connection.ts'
+import type { CgroupTree } from '../../cgroups/cgroup-tree.ts'
+import type { ImageCatalogue } from '../../images/image-catalogue.ts'
+import type { MounterClient } from '../../mounter/mounter-client.ts'
+import type { ProcessIdentity } from '../../recover/process-identity.ts'
+import { writeRecord } from '../../recover/record-file.ts'
+import type { Sandbox, SandboxDeath, SandboxIdentity, SandboxShape } from '../driver.ts'
+import { type ContainerSlot, makeScratchImage } from './container-slots.ts'
+
+/** `record.json` of a container's run folder: all that is needed to free it, or to take it back. */
+export interface ContainerRecord {
+  readonly id: string
+  readonly slot: number
+  readonly shape: SandboxShape
+  /** Absent until the runtime has reported it. */
+  readonly process?: ProcessIdentity
+  /** An own disk, made because the job wanted another size than the slot's. */
+  readonly extraDisk?: string
+  readonly keep: boolean
+}
+
+export interface ContainerSandboxDeps {
+  readonly mounter: MounterClient
+  readonly cgroups: CgroupTree
+  readonly images: ImageCatalogue
+  readonly scratchDir: string
+  readonly resolver: string
+}
+
+export interface ContainerSandboxParts {
+  readonly record: ContainerRecord & { readonly process: ProcessIdentity }
+  readonly dir: string
+  readonly cgroup: string
+  readonly agent: AgentConnection
+  /** Absent when taken back from an earlier daemon: its slot is then not recycled. */
+  readonly slot?: ContainerSlot
+  /** Frees what the driver lent, after the processes are dead. */
+  readonly release: () => Promise<void>
+}
+
+const killTimeoutMs = 10_000
+
+/**
+ *     warm ──attach──▶ attached ──freeze──▶ frozen ──thaw──▶ attached
+ *       └──────────────┴──────────── destroy, death ───┴──▶ gone
+ */
+export class ContainerSandbox implements Sandbox {
+  readonly isolation = 'container'
+  readonly agent: AgentConnection
+  readonly died: Promise<SandboxDeath>
+  readonly #deps: ContainerSandboxDeps
+  readonly #parts: ContainerSandboxParts
+  readonly #dead = Promise.withResolvers<SandboxDeath>()
+  #record: ContainerRecord
+  #destroying: Promise<void> | undefined
+  #detached = false
+
+  constructor(deps: ContainerSandboxDeps, parts: ContainerSandboxParts) {
+    this.#deps = deps
+    this.#parts = parts
+    this.#record = parts.record
+    this.agent = parts.agent
+    this.died = this.#dead.promise
+    parts.agent.closed.then((error) => this.#onAgentClosed(error))
+  }
+
+  get id() {
+    return this.#record.id
+  }
+
+  get shape() {
+    return this.#record.shape
+  }
+
+  async attach(identity: SandboxIdentity, shape: SandboxShape) {
+    const { slot, record } = this.#parts
+    if (slot === undefined) throw new Error('a sandbox that was taken back is attached already')
+    const image = this.#deps.images.get(shape.image)
+    const sized = this.#applyShape(shape)
+    const upperDir = shape.diskGb === this.shape.diskGb ? slot.scratchDir : await this.#makeExtraDisk(shape.diskGb)
+    await this.#deps.mounter.attach({ process: record.process, uidBase: slot.uidBase, volatile: true, lowerDirs: [image.rootfsDir], upperDir })
+    const { address } = slot.network
+    await Promise.all([
+      sized,
+      this.agent.identity({
+        hostname: identity.hostname,
+        hosts: `127.0.0.1\tlocalhost\n${address}\t${identity.hostname}\n`,
+        resolvConf: `nameserver ${this.#deps.resolver}\n`,
+        machineId: `${crypto.randomUUID().replaceAll('-', '')}\n`,
+      }),
+    ])
+    this.#record = { ...this.#record, shape }
+  }
+
+  freeze() {
+    return this.#deps.cgroups.freeze(this.#parts.cgroup)
+  }
+
+  thaw() {
+    return this.#deps.cgroups.thaw(this.#parts.cgroup)
+  }
+
+  async ranOutOfMemory() {
+    return (await this.#deps.cgroups.oomKills(this.#parts.cgroup)) > 0
+  }
+
+  async keep(keep: boolean) {
+    await this.#saveRecord({ ...this.#record, keep })
+  }
+
+  async detach() {
+    this.#detached = true
+    this.agent.close()
+  }
+
+  destroy() {
+    this.#destroying ??= this.#destroy({ reason: 'destroyed' })
+    return this.#destroying
+  }
+
+  async #onAgentClosed(error: Error | undefined) {
+    if (this.#detached || this.#destroying !== undefined) return
+    // The agent is the first process: when it is gone, so is everything else. A connection refused for bad frames ends the sandbox, too.
+    const outOfMemory = await this.ranOutOfMemory().catch(() => false)
+    const words = outOfMemory ? `ran out of memory (limit ${this.shape.memoryMb} MB)` : (error?.message ?? 'its first process ended')
+    this.#destroying ??= this.#destroy({ reason: words })
+  }
+
+  async #destroy(death: SandboxDeath) {
+    this.agent.close()
+    await this.#deps.cgroups.thaw(this.#parts.cgroup).catch(() => undefined)
+    await this.#deps.mounter.kill(this.#parts.record.process, killTimeoutMs)
+    if (this.#record.extraDisk !== undefined) await this.#removeExtraDisk(this.#record.extraDisk)
+    this.#dead.resolve(death)
+    await this.#parts.release()
+  }
+
+  async #applyShape(shape: SandboxShape) {
+    if (shape.vcpus === this.shape.vcpus && shape.memoryMb === this.shape.memoryMb) return
+    await this.#deps.cgroups.setLimits(this.#parts.cgroup, { vcpus: shape.vcpus, memoryMb: shape.memoryMb })
+  }
+
+  async #makeExtraDisk(diskGb: number) {
+    const dir = join(this.#deps.scratchDir, this.id)
+    await this.#saveRecord({ ...this.#record, extraDisk: dir })
+    await makeScratchImage(`${dir}.img`, diskGb)
+    await this.#deps.mounter.mountImage(`${dir}.img`, dir)
+    await this.#deps.mounter.resetUpper(dir)
+    return dir
+  }
+
+  async #removeExtraDisk(dir: string) {
+    await this.#deps.mounter.unmount(dir).catch(() => undefined)
+    await rm(`${dir}.img`, { force: true })
+    await rm(dir, { recursive: true, force: true })
+  }
+
+  async #saveRecord(record: ContainerRecord) {
+    this.#record = record
+    await writeRecord(join(this.#parts.dir, 'record.json'), record)
+  }
+}

@@ -1,0 +1,7 @@
+export { openCgroupTree } from './cgroups/cgroup-tree.ts'
+export { openVmDriver } from './drivers/vm/vm-driver.ts'
+export { ImageCatalogue } from './images/image-catalogue.ts'
+export { MounterClient } from './mounter/mounter-client.ts'
+export { openNetwork } from './network/sandbox-network.ts'
+export { type HostConfig, openHost } from './open-host.ts'
+export { run } from './run.ts'

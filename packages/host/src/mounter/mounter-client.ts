@@ -1,0 +1,142 @@
+import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { constants } from 'node:os'
+import type { ProcessIdentity } from '../recover/process-identity.ts'
+import { startResident } from '../run.ts'
+import { encodeRequest, type MounterOp, type MounterReply, RepliesReader } from './mounter-frames.ts'
+
+export interface AttachRequest {
+  /** First process of the container. */
+  readonly process: ProcessIdentity
+  /** First of the 65,536 host ids that the container's are mapped to. */
+  readonly uidBase: number
+  /** The upper need not survive a crash of the machine: syncs become free. */
+  readonly volatile: boolean
+  /** Topmost first. */
+  readonly lowerDirs: readonly string[]
+  /** Holds `u` and `w`. */
+  readonly upperDir: string
+}
+
+/** What the kernel refused, and at which step. */
+export class MounterError extends Error {
+  readonly errno: number
+  constructor(what: string, { errno, message }: { readonly errno: number; readonly message: string }) {
+    super(`${what}: ${message}`)
+    this.name = 'MounterError'
+    this.errno = errno
+  }
+}
+
+const attachVolatile = 1
+/** Space that is freed inside is freed in the image, too. */
+const imageDiscard = 1
+const imageNoAccessTimes = 2
+
+/**
+ * The resident helper that does what needs the mount calls of the kernel (native/mounter). Everything it mounts is in a mount namespace of its own and gone with it.
+ *
+ *     running ──close, death──▶ ended: every call rejects
+ */
+export class MounterClient {
+  readonly #child: ChildProcess
+  readonly #waiting = new Map<number, { resolve: (reply: MounterReply) => void; reject: (error: Error) => void; what: string }>()
+  #lastId = 0
+  #ended: Error | undefined
+
+  private constructor(child: ChildProcess) {
+    this.#child = child
+    const replies = new RepliesReader()
+    child.stdout?.on('data', (bytes: Buffer) => {
+      for (const reply of replies.push(bytes)) this.#settle(reply)
+    })
+    child.stdin?.on('error', () => undefined)
+    child.once('error', (error) => this.#fail(error))
+    child.once('exit', (code, signal) => this.#fail(new Error(`the mounter ended (${signal ?? `exit ${code}`})`)))
+  }
+
+  static async start(options: { binary: string; logFile: string }): Promise<MounterClient> {
+    const child = startResident(options.binary, [], { logFile: options.logFile, stdin: 'pipe', stdout: 'pipe' })
+    await once(child, 'spawn')
+    return new MounterClient(child)
+  }
+
+  get pid() {
+    return this.#child.pid ?? 0
+  }
+
+  /** Builds a small overlay of idmapped layers in this folder and writes through it. Rejects with the step that the kernel or file system refuses. */
+  async probe(dir: string) {
+    await this.#call({ op: 'probe', dir }, `overlay on idmapped layers in ${dir}`)
+  }
+
+  /** Makes the user namespace for these ids ahead of time. */
+  async prepare(uidBase: number) {
+    await this.#call({ op: 'prepare', uidBase }, 'prepare ids')
+  }
+
+  async attach({ process, uidBase, volatile, lowerDirs, upperDir }: AttachRequest) {
+    await this.#call({ op: 'attach', process, uidBase, flags: volatile ? attachVolatile : 0, lowerDirs, upperDir }, 'attach')
+  }
+
+  /** Mounts an ext4 image on a folder, seen only by the mounter. */
+  async mountImage(file: string, dir: string) {
+    await this.#call({ op: 'mount-image', file, dir, flags: imageDiscard | imageNoAccessTimes }, `mount ${file}`)
+  }
+
+  async unmount(dir: string) {
+    await this.#call({ op: 'unmount', dir }, `unmount ${dir}`)
+  }
+
+  /** Empties `u` and `w` of an upper's folder, or makes them. Resolves with how many entries went. */
+  async resetUpper(dir: string): Promise<number> {
+    const { value } = await this.#call({ op: 'reset-upper', dir }, `empty ${dir}`)
+    return value
+  }
+
+  /** A copy of a file in memory that nobody can change any more; `path` can be opened while this process lives. */
+  async seal(file: string): Promise<{ path: string; release(): Promise<void> }> {
+    const { value: fd } = await this.#call({ op: 'seal', file }, `seal ${file}`)
+    const release = async () => {
+      await this.#call({ op: 'unseal', fd }, 'unseal')
+    }
+    return { path: `/proc/${this.pid}/fd/${fd}`, release }
+  }
+
+  /** SIGKILL to exactly this process, and waits for its end. No error when it is gone already. */
+  async kill(process: ProcessIdentity, timeoutMs: number) {
+    await this.#call({ op: 'kill', process, timeoutMs }, `kill ${process.pid}`).catch((error: unknown) => {
+      if (!(error instanceof MounterError) || error.errno !== constants.errno.ESRCH) throw error
+    })
+  }
+
+  async close() {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return
+    const exit = once(this.#child, 'exit')
+    this.#child.stdin?.end()
+    await exit
+  }
+
+  #call(op: MounterOp, what: string): Promise<MounterReply> {
+    if (this.#ended !== undefined) return Promise.reject(this.#ended)
+    const id = ++this.#lastId
+    const { promise, resolve, reject } = Promise.withResolvers<MounterReply>()
+    this.#waiting.set(id, { resolve, reject, what })
+    this.#child.stdin?.write(encodeRequest(id, op))
+    return promise
+  }
+
+  #settle(reply: MounterReply) {
+    const waiting = this.#waiting.get(reply.id)
+    this.#waiting.delete(reply.id)
+    if (waiting === undefined) return
+    if (reply.errno === 0) waiting.resolve(reply)
+    else waiting.reject(new MounterError(waiting.what, reply))
+  }
+
+  #fail(error: Error) {
+    this.#ended = error
+    for (const { reject } of this.#waiting.values()) reject(error)
+    this.#waiting.clear()
+  }
+}

@@ -1,0 +1,105 @@
+import type { ProcessIdentity } from '../recover/process-identity.ts'
+
+/** A request to the mounter; the layout on the wire is at the top of native/mounter/request.h. */
+export type MounterOp =
+  | { readonly op: 'probe' | 'unmount' | 'reset-upper'; readonly dir: string }
+  | { readonly op: 'prepare'; readonly uidBase: number }
+  | {
+      readonly op: 'attach'
+      readonly process: ProcessIdentity
+      readonly uidBase: number
+      readonly flags: number
+      readonly lowerDirs: readonly string[]
+      readonly upperDir: string
+    }
+  | { readonly op: 'mount-image'; readonly file: string; readonly dir: string; readonly flags: number }
+  | { readonly op: 'seal'; readonly file: string }
+  | { readonly op: 'unseal'; readonly fd: number }
+  | { readonly op: 'kill'; readonly process: ProcessIdentity; readonly timeoutMs: number }
+
+export interface MounterReply {
+  readonly id: number
+  readonly errno: number
+  readonly value: number
+  readonly message: string
+}
+
+const opNumbers = { probe: 1, prepare: 2, attach: 3, 'mount-image': 4, unmount: 5, 'reset-upper': 6, seal: 7, unseal: 8, kill: 9 } as const
+const headerBytes = 4
+const replyMinBytes = 18
+
+export function encodeRequest(id: number, op: MounterOp): Buffer {
+  const parts = [u32(id), Buffer.of(opNumbers[op.op]), ...fields(op)]
+  return Buffer.concat([u32(parts.reduce((sum, part) => sum + part.length, 0)), ...parts])
+}
+
+function fields(op: MounterOp): Buffer[] {
+  switch (op.op) {
+    case 'probe':
+    case 'unmount':
+    case 'reset-upper':
+      return [path(op.dir)]
+    case 'prepare':
+      return [u32(op.uidBase)]
+    case 'attach':
+      return [...processFields(op.process), u32(op.uidBase), u32(op.flags), u16(op.lowerDirs.length), ...op.lowerDirs.map(path), path(op.upperDir)]
+    case 'mount-image':
+      return [path(op.file), path(op.dir), u32(op.flags)]
+    case 'seal':
+      return [path(op.file)]
+    case 'unseal':
+      return [u32(op.fd)]
+    case 'kill':
+      return [...processFields(op.process), u32(op.timeoutMs)]
+  }
+}
+
+/** Cuts replies out of the mounter's output, however it arrives. */
+export class RepliesReader {
+  #rest: Buffer = Buffer.alloc(0)
+
+  push(bytes: Buffer): MounterReply[] {
+    let rest = this.#rest.length === 0 ? bytes : Buffer.concat([this.#rest, bytes])
+    const replies: MounterReply[] = []
+    while (rest.length >= headerBytes) {
+      const end = headerBytes + rest.readUInt32LE(0)
+      if (rest.length < end) break
+      if (end >= headerBytes + replyMinBytes) replies.push(decodeReply(rest.subarray(headerBytes, end)))
+      rest = rest.subarray(end)
+    }
+    this.#rest = rest
+    return replies
+  }
+}
+
+function decodeReply(frame: Buffer): MounterReply {
+  return {
+    id: frame.readUInt32LE(0),
+    errno: frame.readInt32LE(4),
+    value: Number(frame.readBigUInt64LE(8)),
+    message: frame.toString('utf8', replyMinBytes, replyMinBytes + frame.readUInt16LE(16)),
+  }
+}
+
+function u16(value: number) {
+  const bytes = Buffer.alloc(2)
+  bytes.writeUInt16LE(value)
+  return bytes
+}
+
+function u32(value: number) {
+  const bytes = Buffer.alloc(4)
+  bytes.writeUInt32LE(value)
+  return bytes
+}
+
+function path(text: string) {
+  const bytes = Buffer.from(text)
+  return Buffer.concat([u16(bytes.length), bytes])
+}
+
+function processFields({ pid, startTicks }: ProcessIdentity) {
+  const start = Buffer.alloc(8)
+  start.writeBigUInt64LE(BigInt(startTicks))
+  return [u32(pid), start]
+}

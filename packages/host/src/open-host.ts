@@ -1,0 +1,145 @@
+import { mkdir } from 'node:fs/promises'
+import { availableParallelism, totalmem } from 'node:os'
+import { join } from 'node:path'
+import type { HostApi } from '@mags/protocol'
+import type { Logger } from 'pino'
+import { type CgroupTree, openCgroupTree } from './cgroups/cgroup-tree.ts'
+import { openContainerDriver } from './drivers/container/open-container-driver.ts'
+import type { SandboxDriver, SandboxShape } from './drivers/driver.ts'
+import { openVmDriver } from './drivers/vm/vm-driver.ts'
+import { Host, type Wall } from './host.ts'
+import { ImageCatalogue } from './images/image-catalogue.ts'
+import { MounterClient } from './mounter/mounter-client.ts'
+import { openNetwork, type SandboxNetwork } from './network/sandbox-network.ts'
+import { machineHeadroom } from './pool/headroom.ts'
+import { WarmPool } from './pool/warm-pool.ts'
+
+/** How a host is set up on this machine. Folders are made when missing. */
+export interface HostConfig {
+  /** Six hex digits that tell several daemons on one machine apart; part of link, table and group names. */
+  readonly instance: string
+  /** Shared by all daemons of the machine: images, kernels, caches. World-searchable. */
+  readonly systemDir: string
+  /** This daemon's own disk space. */
+  readonly dataDir: string
+  /** This daemon's sockets and records: short, on tmpfs, e.g. `/run/mags/3f2a91`. */
+  readonly runDir: string
+  readonly agentBinary: string
+  readonly mounterBinary: string
+  /** `auto` offers both walls and prefers VMs where KVM works; otherwise only the one named. */
+  readonly isolation: 'auto' | 'vm' | 'container'
+  readonly defaults: SandboxShape
+  readonly pool: { readonly minSize: number; readonly maxSize: number; readonly idleTtlMs: number }
+  readonly dnsServers?: readonly string[]
+  /** Private ranges that sandboxes may reach all the same. */
+  readonly egressAllow?: readonly string[]
+  readonly logger: Logger
+}
+
+interface Ground {
+  readonly images: ImageCatalogue
+  readonly mounter: MounterClient
+  readonly cgroups: CgroupTree
+  readonly network: SandboxNetwork
+}
+
+const acquireTimeoutMs = 30_000
+const largestDiskGb = 100
+/** Share of the machine's memory that one sandbox may have. */
+const memoryShare = 0.9
+
+/** Opens everything this machine offers. Nothing runs until `settle`; what an earlier daemon left can be adopted before that. */
+export async function openHost(config: HostConfig): Promise<HostApi> {
+  await using undo = new AsyncDisposableStack()
+  await Promise.all([mkdir(config.dataDir, { recursive: true, mode: 0o700 }), mkdir(config.runDir, { recursive: true, mode: 0o700 })])
+  const images = await ImageCatalogue.open(join(config.systemDir, 'images'))
+  images.get(config.defaults.image)
+  const mounter = await MounterClient.start({ binary: config.mounterBinary, logFile: join(config.runDir, 'mounter.log') })
+  undo.defer(() => mounter.close())
+  const cgroups = await openCgroupTree()
+  const network = await openNetwork(config)
+  undo.defer(() => network.close({ keep: false }))
+
+  const ground: Ground = { images, mounter, cgroups, network }
+  const container = config.isolation === 'vm' ? turnedOff('vm') : await containerWall(config, ground)
+  const vm = config.isolation === 'container' ? turnedOff('container') : await vmWall(config, ground)
+  const preferVm = !('missing' in vm) && ('missing' in container || vm.driver.isolation === 'kvm')
+  if ('missing' in vm && 'missing' in container) {
+    throw new Error(`no kind of sandbox works on this machine; containers: ${container.missing}; VMs: ${vm.missing}; 'mags doctor' says more`)
+  }
+  const chosen = preferVm ? vm : container
+  if (!('missing' in chosen)) chosen.pool.stock(config.pool.minSize)
+  undo.move()
+  return new Host({
+    walls: { vm, container },
+    default: preferVm ? 'vm' : 'container',
+    images,
+    limits: { maxVcpus: availableParallelism(), maxMemoryMb: Math.floor((totalmem() / 2 ** 20) * memoryShare), maxDiskGb: largestDiskGb },
+    defaultImage: config.defaults.image,
+    pool: config.pool,
+    freeNetworkLeftovers: () => network.freeUnadopted(),
+    release: async ({ keepNetwork }) => {
+      await network.close({ keep: keepNetwork })
+      await mounter.close()
+    },
+  })
+}
+
+const turnedOff = (only: string): Wall => ({ missing: `this server was started for ${only} isolation only (MAGS_ISOLATION)` })
+
+async function containerWall(config: HostConfig, ground: Ground): Promise<Wall> {
+  return wall(config, 'containers by crun share the kernel of this machine', () =>
+    openContainerDriver({
+      ...ground,
+      mounterBinary: config.mounterBinary,
+      agentBinary: config.agentBinary,
+      systemDir: config.systemDir,
+      cgroupParent: `/mags/${config.instance}/container`,
+      runDir: join(config.runDir, 'c'),
+      scratchDir: join(config.dataDir, 'scratch'),
+      defaultShape: config.defaults,
+      logger: config.logger,
+    }),
+  )
+}
+
+async function vmWall(config: HostConfig, { images, mounter, cgroups, network }: Ground): Promise<Wall> {
+  return wall(config, undefined, () =>
+    openVmDriver({
+      kernelDir: join(config.systemDir, 'kernels', 'current'),
+      agentPath: config.agentBinary,
+      cacheDir: join(config.systemDir, 'cache', 'vm'),
+      vmDir: join(config.dataDir, 'vm'),
+      images,
+      defaultShape: config.defaults,
+      sealer: mounter,
+      taps: network,
+      cgroups,
+      cgroupParent: `/mags/${config.instance}/vm`,
+      logger: config.logger,
+    }),
+  )
+}
+
+async function wall(config: HostConfig, detail: string | undefined, open: () => Promise<SandboxDriver & { readonly detail?: string }>): Promise<Wall> {
+  try {
+    const driver = await open()
+    return { driver, pool: warmPool(config, driver), detail: detail ?? driver.detail ?? driver.isolation }
+  } catch (error) {
+    const words = error instanceof Error ? error.message : String(error)
+    config.logger.warn({ err: error }, 'one kind of sandbox is not available')
+    return { missing: words }
+  }
+}
+
+function warmPool(config: HostConfig, driver: SandboxDriver) {
+  return new WarmPool(driver, {
+    defaultShape: config.defaults,
+    maxSize: config.pool.maxSize,
+    idleTtlMs: config.pool.idleTtlMs,
+    headroom: machineHeadroom(),
+    createConcurrency: availableParallelism(),
+    acquireTimeoutMs,
+    onFailure: (error) => config.logger.warn({ err: error, isolation: driver.isolation }, 'a sandbox could not be made'),
+  })
+}

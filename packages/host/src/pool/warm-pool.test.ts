@@ -1,0 +1,233 @@
+import { afterEach, describe, expect, it } from 'vitest'
+import type { SandboxShape } from '../drivers/driver.ts'
+import { FakeDriver } from '../drivers/fake/fake-driver.ts'
+import type { PoolClock } from './pool-clock.ts'
+import { WarmPool, type WarmPoolOptions } from './warm-pool.ts'
+
+const small: SandboxShape = { image: 'debian-12', vcpus: 1, memoryMb: 512, diskGb: 2 }
+const large: SandboxShape = { ...small, memoryMb: 2048 }
+
+/** Time that stands until it is turned. */
+class HandClock implements PoolClock {
+  #now = 0
+  readonly #timers = new Map<object, { at: number; callback: () => void }>()
+
+  now() {
+    return this.#now
+  }
+
+  after(ms: number, callback: () => void) {
+    const key = {}
+    this.#timers.set(key, { at: this.#now + ms, callback })
+    return () => void this.#timers.delete(key)
+  }
+
+  async turn(ms: number) {
+    const end = this.#now + ms
+    await settled()
+    for (;;) {
+      const next = [...this.#timers].filter(([, { at }]) => at <= end).sort(([, a], [, b]) => a.at - b.at)[0]
+      if (next === undefined) break
+      this.#timers.delete(next[0])
+      this.#now = Math.max(this.#now, next[1].at)
+      next[1].callback()
+      await settled()
+    }
+    this.#now = end
+    await settled()
+  }
+}
+
+/** Lets everything that waits only for turns of the event loop happen. */
+async function settled() {
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve))
+}
+
+const room = { forJob: () => true, forStock: () => true, words: () => undefined }
+const pools: WarmPool[] = []
+
+function makePool(driver: FakeDriver, options: Partial<WarmPoolOptions> & { minSize?: number } = {}) {
+  const clock = new HandClock()
+  const { minSize = 3, ...rest } = options
+  const pool = new WarmPool(driver, {
+    defaultShape: small,
+    maxSize: 0,
+    headroom: room,
+    idleTtlMs: 300_000,
+    createConcurrency: 2,
+    acquireTimeoutMs: 30_000,
+    clock,
+    ...rest,
+  })
+  pool.stock(minSize)
+  pools.push(pool)
+  return { pool, clock }
+}
+
+afterEach(async () => {
+  await Promise.all(pools.splice(0).map((pool) => pool.close()))
+})
+
+describe('WarmPool', () => {
+  it('makes nothing before it is opened, then fills to the minimum', async () => {
+    const driver = new FakeDriver()
+    const { pool } = makePool(driver)
+    await settled()
+    expect(driver.asked).toHaveLength(0)
+    pool.open()
+    await settled()
+    expect(pool.status()).toMatchObject({ idle: 3, busy: 0, creating: 0 })
+  })
+
+  it('hands out a warm sandbox at once and refills only when it is quiet', async () => {
+    const driver = new FakeDriver()
+    const { pool, clock } = makePool(driver)
+    pool.open()
+    await settled()
+    const { warm } = await pool.take(small)
+    expect(warm).toBe(true)
+    await settled()
+    expect(driver.asked).toHaveLength(3)
+    await clock.turn(30)
+    expect(pool.status()).toMatchObject({ idle: 3, busy: 1, hits: 1, takes: 1 })
+  })
+
+  it('serves waiters in their order when it is empty', async () => {
+    const driver = new FakeDriver()
+    const release = driver.holdCreates()
+    const { pool } = makePool(driver, { minSize: 0 })
+    pool.open()
+    const order: number[] = []
+    const takes = [0, 1, 2, 3].map((n) => pool.take(small).then(() => order.push(n)))
+    await settled()
+    expect(pool.status()).toMatchObject({ waiting: 4, creating: 2 })
+    release()
+    await Promise.all(takes)
+    expect(order).toEqual([0, 1, 2, 3])
+    expect(pool.status()).toMatchObject({ waiting: 0, busy: 4 })
+  })
+
+  it('keeps shapes apart unless the driver folds them', async () => {
+    const apart = new FakeDriver()
+    const { pool } = makePool(apart)
+    pool.open()
+    await settled()
+    expect((await pool.take(large)).warm).toBe(false)
+    const folded = new FakeDriver({ fold: () => small })
+    const other = makePool(folded).pool
+    other.open()
+    await settled()
+    expect((await other.take(large)).warm).toBe(true)
+  })
+
+  it('rejects an aborted wait with its reason and forgets it', async () => {
+    const driver = new FakeDriver()
+    const release = driver.holdCreates()
+    const { pool } = makePool(driver, { minSize: 0 })
+    pool.open()
+    const abort = new AbortController()
+    const take = pool.take(small, abort.signal)
+    abort.abort(new Error('no longer wanted'))
+    await expect(take).rejects.toThrow('no longer wanted')
+    release()
+    await settled()
+    expect(pool.status()).toMatchObject({ waiting: 0, idle: 1 })
+  })
+
+  it('fails a take with the last words of a driver that only fails, after the bound', async () => {
+    const driver = new FakeDriver()
+    driver.failCreates('qemu: no such device')
+    const { pool, clock } = makePool(driver)
+    pool.open()
+    const take = expect(pool.take(small)).rejects.toMatchObject({ code: 'sandbox_failed', message: expect.stringContaining('qemu: no such device') })
+    await clock.turn(30_001)
+    await take
+    expect(pool.status().lastFailure).toBe('qemu: no such device')
+    driver.failCreates(undefined)
+    await clock.turn(10_001)
+    // Each miss raises what is kept by one.
+    expect(pool.status()).toMatchObject({ idle: 4 })
+    expect(pool.status().lastFailure).toBeUndefined()
+  })
+
+  it('goes on waiting while there is merely no room', async () => {
+    const driver = new FakeDriver()
+    const { pool, clock } = makePool(driver, { minSize: 1, maxSize: 1 })
+    pool.open()
+    await settled()
+    const { sandbox } = await pool.take(small)
+    let second = false
+    const take = pool.take(small).then(() => {
+      second = true
+    })
+    await clock.turn(120_000)
+    expect(second).toBe(false)
+    await sandbox.destroy()
+    await clock.turn(30)
+    await take
+    expect(second).toBe(true)
+  })
+
+  it('stops stocking without headroom but still makes the minimum and what jobs wait for', async () => {
+    const driver = new FakeDriver()
+    const { pool } = makePool(driver, { headroom: { forJob: () => true, forStock: () => false, words: () => 'full' } })
+    pool.open()
+    await settled()
+    expect(pool.status().idle).toBe(3)
+    const takes = await Promise.all(Array.from({ length: 6 }, () => pool.take(small)))
+    expect(takes).toHaveLength(6)
+    await settled()
+    expect(pool.status().idle).toBeLessThanOrEqual(3)
+  })
+
+  it('goes on stocking once there is headroom again, without being asked', async () => {
+    const driver = new FakeDriver()
+    let full = true
+    const { pool, clock } = makePool(driver, { headroom: { forJob: () => true, forStock: () => !full, words: () => 'full' } })
+    pool.open()
+    await settled()
+    await Promise.all(Array.from({ length: 5 }, () => pool.take(small)))
+    await clock.turn(2000)
+    expect(pool.status().idle).toBe(3)
+    full = false
+    await clock.turn(2000)
+    expect(pool.status().idle).toBeGreaterThan(3)
+  })
+
+  it('lets idle ones above the minimum go after their time, and keeps the minimum', async () => {
+    const driver = new FakeDriver()
+    const { pool, clock } = makePool(driver)
+    pool.open()
+    await settled()
+    const takes = await Promise.all(Array.from({ length: 8 }, () => pool.take(small)))
+    await clock.turn(100)
+    await Promise.all(takes.map(({ sandbox }) => sandbox.destroy()))
+    await clock.turn(100)
+    expect(pool.status().idle).toBeGreaterThan(3)
+    await clock.turn(310_000)
+    expect(pool.status()).toMatchObject({ idle: 3, busy: 0 })
+    expect(driver.machines).toHaveLength(3)
+  })
+
+  it('replaces an idle sandbox that dies', async () => {
+    const driver = new FakeDriver()
+    const { pool, clock } = makePool(driver)
+    pool.open()
+    await settled()
+    driver.machines[0]?.die('killed from outside')
+    await clock.turn(30)
+    expect(pool.status().idle).toBe(3)
+  })
+
+  it('leaves nothing behind when closed, not even what is being made', async () => {
+    const driver = new FakeDriver()
+    const release = driver.holdCreates()
+    const { pool } = makePool(driver)
+    pool.open()
+    await settled()
+    const closing = pool.close()
+    release()
+    await closing
+    expect(driver.machines).toHaveLength(0)
+  })
+})

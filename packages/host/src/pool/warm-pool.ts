@@ -1,0 +1,317 @@
+import { MagsError } from '@mags/protocol'
+import type { Sandbox, SandboxDriver, SandboxShape } from '../drivers/driver.ts'
+import type { Headroom } from './headroom.ts'
+import { type PoolClock, systemClock } from './pool-clock.ts'
+
+export interface WarmPoolOptions {
+  /** What is kept ready without being asked. */
+  readonly defaultShape: SandboxShape
+  /** Most sandboxes in all, idle and busy; 0 is no cap: then `headroom` decides. */
+  readonly maxSize: number
+  readonly headroom: Headroom
+  /** Idle sandboxes above the minimum go after this long unused. */
+  readonly idleTtlMs: number
+  /** How many are made at once. */
+  readonly createConcurrency: number
+  /** A take fails with the driver's last words when nothing but failures came in this time. While there is merely no room it goes on waiting. */
+  readonly acquireTimeoutMs: number
+  readonly clock?: PoolClock
+  readonly onFailure?: (error: unknown) => void
+}
+
+export interface TakenSandbox {
+  readonly sandbox: Sandbox
+  /** It was there at once. */
+  readonly warm: boolean
+}
+
+interface Waiter {
+  readonly key: string
+  readonly shape: SandboxShape
+  readonly resolve: (sandbox: Sandbox) => void
+}
+
+interface Shelf {
+  readonly shape: SandboxShape
+  readonly idle: { sandbox: Sandbox; since: number }[]
+  creating: number
+  /** How many to keep idle: grows with every miss, falls back when they stay unused. */
+  target: number
+}
+
+/** A refill right behind a take would fight with the job just started for the processor: it waits for this long a silence, unless stocks are low. */
+const refillQuietMs = 15
+/** When there was no headroom, it is looked for again after this. */
+const headroomRetryMs = 500
+const firstRetryMs = 100
+const longestRetryMs = 10_000
+
+/**
+ * Sandboxes booted ahead. A take hands out a warm one at once; everything else here happens beside the request's path.
+ *
+ *     (none) ──create──▶ idle ──take──▶ busy ──ended──▶ (none)
+ *                         └──unused for idleTtl, died, closed──▶ (none)
+ *
+ * One shelf per warm shape; only the default shape is stocked without being asked. A taken sandbox never comes back.
+ */
+export class WarmPool {
+  readonly #driver: SandboxDriver
+  readonly #options: WarmPoolOptions
+  readonly #clock: PoolClock
+  readonly #shelves = new Map<string, Shelf>()
+  readonly #waiters: Waiter[] = []
+  readonly #busy = new Set<Sandbox>()
+  readonly #pending = new Set<Promise<void>>()
+  #minSize = 0
+  #creating = 0
+  #takes = 0
+  #hits = 0
+  #lastTake = Number.NEGATIVE_INFINITY
+  #failures = 0
+  #lastFailure: string | undefined
+  #cancelRefill: (() => void) | undefined
+  #cancelDrop: (() => void) | undefined
+  #cancelRetry: (() => void) | undefined
+  #state: 'new' | 'open' | 'closed' = 'new'
+
+  constructor(driver: SandboxDriver, options: WarmPoolOptions) {
+    this.#driver = driver
+    this.#options = options
+    this.#clock = options.clock ?? systemClock
+  }
+
+  /** Keeps at least so many of the default shape idle; 0 until called. */
+  stock(minSize: number) {
+    this.#minSize = minSize
+    const shelf = this.#shelf(this.#driver.warmShape(this.#options.defaultShape))
+    shelf.target = Math.max(shelf.target, minSize)
+  }
+
+  /** Starts to fill. Before that nothing is made, so that recovery has the machine for itself. */
+  open() {
+    this.#state = 'open'
+    this.#refill()
+  }
+
+  /** A sandbox that an earlier daemon started counts as busy. */
+  adopt(sandbox: Sandbox) {
+    this.#markBusy(sandbox)
+  }
+
+  /**
+   * Takes a sandbox for this shape. Rejects with `abort.reason` when aborted while waiting, and with MagsError 'sandbox_failed' when none came in time.
+   */
+  take(shape: SandboxShape, abort?: AbortSignal): Promise<TakenSandbox> {
+    abort?.throwIfAborted()
+    this.#takes++
+    this.#lastTake = this.#clock.now()
+    const shelf = this.#shelf(this.#driver.warmShape(shape))
+    const warm = shelf.idle.pop()
+    if (warm !== undefined) {
+      this.#hits++
+      this.#markBusy(warm.sandbox)
+      this.#refillSoon()
+      return Promise.resolve({ sandbox: warm.sandbox, warm: true })
+    }
+    shelf.target = Math.max(shelf.target, this.#minSize) + 1
+    return this.#wait(shelf.shape, abort).then((sandbox) => ({ sandbox, warm: false }))
+  }
+
+  status() {
+    const idle = [...this.#shelves.values()].reduce((sum, shelf) => sum + shelf.idle.length, 0)
+    return {
+      idle,
+      busy: this.#busy.size,
+      creating: this.#creating,
+      waiting: this.#waiters.length,
+      takes: this.#takes,
+      hits: this.#hits,
+      ...(this.#lastFailure === undefined ? {} : { lastFailure: this.#lastFailure }),
+    }
+  }
+
+  /** Destroys what is idle and waits for what is being made. Busy ones belong to their jobs. */
+  async close() {
+    this.#state = 'closed'
+    this.#cancelRefill?.()
+    this.#cancelDrop?.()
+    this.#cancelRetry?.()
+    const idle = [...this.#shelves.values()].flatMap((shelf) => shelf.idle.splice(0))
+    await Promise.allSettled([...idle.map(({ sandbox }) => sandbox.destroy()), ...this.#pending])
+  }
+
+  #shelf(shape: SandboxShape): Shelf {
+    const key = keyOf(shape)
+    const found = this.#shelves.get(key)
+    if (found !== undefined) return found
+    const shelf: Shelf = { shape, idle: [], creating: 0, target: 0 }
+    this.#shelves.set(key, shelf)
+    return shelf
+  }
+
+  #wait(shape: SandboxShape, abort: AbortSignal | undefined): Promise<Sandbox> {
+    const { promise, resolve, reject } = Promise.withResolvers<Sandbox>()
+    const waiter: Waiter = { key: keyOf(shape), shape, resolve }
+    this.#waiters.push(waiter)
+    const leave = (error: unknown) => {
+      const index = this.#waiters.indexOf(waiter)
+      if (index >= 0) this.#waiters.splice(index, 1)
+      reject(error)
+    }
+    // Waiting for room has no end here; waiting for a driver that only fails has.
+    const check = () => {
+      if (this.#lastFailure === undefined) cancelCheck = this.#clock.after(this.#options.acquireTimeoutMs, check)
+      else leave(this.#cannotMake(this.#lastFailure))
+    }
+    let cancelCheck = this.#clock.after(this.#options.acquireTimeoutMs, check)
+    const onAbort = () => leave(abort?.reason)
+    abort?.addEventListener('abort', onAbort, { once: true })
+    this.#refill()
+    return promise.finally(() => {
+      cancelCheck()
+      abort?.removeEventListener('abort', onAbort)
+    })
+  }
+
+  #cannotMake(lastFailure: string) {
+    const seconds = this.#options.acquireTimeoutMs / 1000
+    return new MagsError('sandbox_failed', `no sandbox could be made within ${seconds} s: ${lastFailure}; 'mags doctor' checks this machine`)
+  }
+
+  #markBusy(sandbox: Sandbox) {
+    this.#busy.add(sandbox)
+    sandbox.died.then(() => {
+      this.#busy.delete(sandbox)
+      this.#refillSoon()
+    })
+  }
+
+  /** One refill is planned at a time; the plan moves back while takes keep coming and stocks last. */
+  #refillSoon() {
+    if (this.#state !== 'open' || this.#cancelRefill !== undefined) return
+    this.#cancelRefill = this.#clock.after(refillQuietMs / 3, () => {
+      this.#cancelRefill = undefined
+      const quiet = this.#clock.now() - this.#lastTake >= refillQuietMs
+      const low = [...this.#shelves.values()].some((shelf) => shelf.idle.length + shelf.creating < shelf.target / 2)
+      if (quiet || low || this.#waiters.length > 0) this.#refill()
+      else this.#refillSoon()
+    })
+  }
+
+  #refill() {
+    if (this.#state !== 'open') return
+    this.#dropUnused()
+    while (this.#creating < this.#options.createConcurrency) {
+      const shelf = this.#nextToMake()
+      if (shelf === undefined) break
+      const making = this.#make(shelf)
+      this.#pending.add(making)
+      making.finally(() => this.#pending.delete(making))
+    }
+    const short = this.#waiters.length > 0 || [...this.#shelves.values()].some((shelf) => shelf.idle.length < shelf.target)
+    if (short && this.#creating === 0 && this.#failures === 0) {
+      this.#cancelRetry ??= this.#clock.after(headroomRetryMs, () => {
+        this.#cancelRetry = undefined
+        this.#refill()
+      })
+    }
+  }
+
+  /** Waiters first, oldest first; then the emptiest shelf below its target. */
+  #nextToMake(): Shelf | undefined {
+    if (this.#failures > 0 && this.#creating > 0) return undefined
+    const total = this.#busy.size + this.#creating + [...this.#shelves.values()].reduce((sum, shelf) => sum + shelf.idle.length, 0)
+    if (this.#options.maxSize > 0 && total >= this.#options.maxSize) {
+      this.#makeRoom()
+      return undefined
+    }
+    const served = new Map<string, number>()
+    for (const waiter of this.#waiters) {
+      const shelf = this.#shelf(waiter.shape)
+      const before = served.get(waiter.key) ?? 0
+      if (before >= shelf.creating) return total === 0 || this.#options.headroom.forJob() ? shelf : undefined
+      served.set(waiter.key, before + 1)
+    }
+    const short = [...this.#shelves.values()].filter((shelf) => shelf.idle.length + shelf.creating < shelf.target)
+    const worst = short.sort((a, b) => a.idle.length + a.creating - (b.idle.length + b.creating))[0]
+    if (worst === undefined) return undefined
+    const stocked = worst.idle.length + worst.creating
+    return stocked < this.#minSize || this.#options.headroom.forStock() ? worst : undefined
+  }
+
+  /** At the cap, a waiter for one shape may need an idle sandbox of another to go. */
+  #makeRoom() {
+    const waiter = this.#waiters[0]
+    if (waiter === undefined) return
+    const victim = [...this.#shelves.entries()].find(([key, shelf]) => key !== waiter.key && shelf.idle.length > 0)?.[1].idle.shift()
+    victim?.sandbox.destroy().finally(() => this.#refill())
+  }
+
+  async #make(shelf: Shelf) {
+    this.#creating++
+    shelf.creating++
+    try {
+      const sandbox = await this.#driver.create(shelf.shape)
+      this.#failures = 0
+      this.#lastFailure = undefined
+      if (this.#state === 'closed') await sandbox.destroy()
+      else this.#place(shelf, sandbox)
+    } catch (error) {
+      this.#failures++
+      this.#lastFailure = error instanceof Error ? error.message : String(error)
+      this.#options.onFailure?.(error)
+    } finally {
+      this.#creating--
+      shelf.creating--
+    }
+    if (this.#failures === 0) this.#refill()
+    else this.#clock.after(Math.min(firstRetryMs * 2 ** (this.#failures - 1), longestRetryMs), () => this.#refill())
+  }
+
+  #place(shelf: Shelf, sandbox: Sandbox) {
+    const key = keyOf(shelf.shape)
+    const index = this.#waiters.findIndex((waiter) => waiter.key === key)
+    const waiter = this.#waiters[index]
+    if (waiter !== undefined) {
+      this.#waiters.splice(index, 1)
+      this.#markBusy(sandbox)
+      waiter.resolve(sandbox)
+      return
+    }
+    const entry = { sandbox, since: this.#clock.now() }
+    shelf.idle.push(entry)
+    sandbox.died.then(() => {
+      const at = shelf.idle.indexOf(entry)
+      if (at < 0) return
+      shelf.idle.splice(at, 1)
+      this.#refillSoon()
+    })
+    this.#planDrop()
+  }
+
+  #planDrop() {
+    this.#cancelDrop ??= this.#clock.after(this.#options.idleTtlMs + 1, () => {
+      this.#cancelDrop = undefined
+      if (this.#state !== 'open') return
+      this.#dropUnused()
+      if ([...this.#shelves.values()].some((shelf) => shelf.idle.length > 0)) this.#planDrop()
+    })
+  }
+
+  /** The oldest of a shelf lie at the front: the newest is taken first, so what lies there was not needed. */
+  #dropUnused() {
+    const latest = this.#clock.now() - this.#options.idleTtlMs
+    const defaultKey = keyOf(this.#driver.warmShape(this.#options.defaultShape))
+    for (const [key, shelf] of this.#shelves) {
+      const least = key === defaultKey ? this.#minSize : 0
+      while (shelf.idle.length > least && (shelf.idle[0]?.since ?? Number.POSITIVE_INFINITY) <= latest) {
+        shelf.idle.shift()?.sandbox.destroy()
+        shelf.target = Math.max(least, shelf.idle.length)
+      }
+    }
+  }
+}
+
+function keyOf(shape: SandboxShape) {
+  return `${shape.image} ${shape.vcpus} ${shape.memoryMb} ${shape.diskGb}`
+}

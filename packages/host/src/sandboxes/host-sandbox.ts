@@ -1,0 +1,126 @@
+import { constants } from 'node:os'
+import { type ExecRequest, type Isolation, MagsError, type OutputSink, type RunningSandbox, type ScriptExit, type ScriptSpec } from '@mags/protocol'
+import type { AgentExec, AgentExit, AgentOutput } from '../agent/connection.ts'
+import type { Sandbox } from '../drivers/driver.ts'
+import { sandboxEnvironment } from './script-environment.ts'
+
+type ExecOutput = (source: 'stdout' | 'stderr', bytes: Uint8Array) => Promise<void> | void
+
+const startDirectory = '/root'
+const signalBase = 128
+
+/**
+ * A sandbox that runs a job's script: the host's end of {@link RunningSandbox}.
+ *
+ *     running ──script's first process ended──▶ resting ──destroy──▶ gone
+ *        └──────────────── destroy, death of the machine ───────────▶ gone
+ */
+export class HostSandbox implements RunningSandbox {
+  readonly exited: Promise<ScriptExit>
+  readonly gone: Promise<void>
+  readonly attachMs: number
+  readonly #sandbox: Sandbox
+  readonly #script: AgentExec | undefined
+
+  private constructor(sandbox: Sandbox, script: AgentExec | undefined, attachMs: number) {
+    this.#sandbox = sandbox
+    this.#script = script
+    this.attachMs = attachMs
+    this.gone = sandbox.died.then(() => undefined)
+    this.exited = script === undefined ? Promise.resolve(endedUnseen) : this.#explain(script.exit)
+  }
+
+  /** Hands the script to an attached sandbox. */
+  static start(sandbox: Sandbox, script: ScriptSpec, sink: OutputSink, attachMs: () => number) {
+    const request = { argv: ['/bin/sh'], script: script.script, env: sandboxEnvironment(script.environment), cwd: startDirectory }
+    const exec = sandbox.agent.exec(request, agentOutput(sink))
+    return new HostSandbox(sandbox, exec, attachMs())
+  }
+
+  /** Takes up the script of a sandbox that outlived the last daemon; output goes on behind what is safe already. */
+  static resume(sandbox: Sandbox, safe: { stdout: number; stderr: number }, sink: OutputSink) {
+    // The script is the first program of its sandbox, so it has the lowest number of all that still live.
+    const channels = sandbox.agent.liveChannels.filter(({ kind }) => kind === 'exec').map(({ channel }) => channel)
+    const script = channels.length === 0 ? undefined : sandbox.agent.resumeExec(Math.min(...channels), safe, agentOutput(sink))
+    return new HostSandbox(sandbox, script, 0)
+  }
+
+  get sandboxId() {
+    return this.#sandbox.id
+  }
+
+  get isolation(): Isolation {
+    return this.#sandbox.isolation
+  }
+
+  async signal(signal: number) {
+    this.#script?.signal(signal)
+  }
+
+  async exec(request: ExecRequest, onOutput: ExecOutput, abort?: AbortSignal): Promise<ScriptExit & { timedOut: boolean }> {
+    abort?.throwIfAborted()
+    const program = this.#sandbox.agent.exec(
+      {
+        argv: request.command,
+        env: sandboxEnvironment(request.environment),
+        cwd: request.cwd ?? startDirectory,
+        stdin: request.stdin !== undefined,
+      },
+      async (stream, _offset, bytes) => {
+        await onOutput(stream, bytes)
+        return undefined
+      },
+    )
+    let timedOut = false
+    const kill = () => program.signal(constants.signals.SIGKILL)
+    const timer = setTimeout(() => {
+      timedOut = true
+      kill()
+    }, request.timeoutMs)
+    abort?.addEventListener('abort', kill, { once: true })
+    if (request.stdin !== undefined) {
+      // A program that ends without reading its input is no error.
+      program.writeStdin(request.stdin).then(
+        () => program.endStdin(),
+        () => undefined,
+      )
+    }
+    try {
+      const exit = await this.#explain(program.exit)
+      if (exit.kind === 'sandbox-lost') throw new MagsError('sandbox_failed', `the sandbox ended while the command ran: ${exit.reason ?? 'no reason known'}`)
+      return { ...exit, timedOut }
+    } finally {
+      clearTimeout(timer)
+      abort?.removeEventListener('abort', kill)
+      program.close()
+    }
+  }
+
+  async destroy() {
+    await this.#sandbox.destroy()
+  }
+
+  async #explain(exit: Promise<AgentExit>): Promise<ScriptExit> {
+    try {
+      return await this.#describe(await exit)
+    } catch {
+      const { reason } = await this.#sandbox.died
+      return { kind: 'sandbox-lost', exitCode: signalBase + constants.signals.SIGKILL, reason: `the sandbox ended: ${reason}` }
+    }
+  }
+
+  async #describe(exit: AgentExit): Promise<ScriptExit> {
+    const usage = { userCpuMs: exit.userCpuMs, systemCpuMs: exit.systemCpuMs, maxRssKb: exit.maxRssKb }
+    if (exit.kind === 'not-started') return { kind: 'not-started', exitCode: 127, reason: `/bin/sh did not start: ${exit.message}`, ...usage }
+    const exitCode = exit.kind === 'exited' ? exit.code : signalBase + exit.code
+    const outOfMemory = exitCode !== 0 && (await this.#sandbox.ranOutOfMemory().catch(() => false))
+    const reason = outOfMemory ? { reason: `a process was killed because memory ran out (limit ${this.#sandbox.shape.memoryMb} MB)` } : {}
+    return { kind: exit.kind, exitCode, ...reason, ...usage }
+  }
+}
+
+const endedUnseen: ScriptExit = { kind: 'exited', exitCode: 0, reason: 'the script ended while the server was restarting' }
+
+function agentOutput(sink: OutputSink): AgentOutput {
+  return (source, offset, bytes) => sink({ source, offset, bytes })
+}
