@@ -12,6 +12,7 @@ export interface AgentExecRequest {
   readonly stdin?: boolean
   /** Most bytes of each output stream not yet acknowledged; default 256 KiB. */
   readonly windowBytes?: number
+  /** Resource as in setrlimit(2); Infinity is no limit. */
   readonly limits?: readonly { readonly resource: number; readonly soft: number; readonly hard: number }[]
 }
 

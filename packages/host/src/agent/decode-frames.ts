@@ -1,0 +1,159 @@
+import { AgentProtocolError } from './agent-protocol-error.ts'
+import type { AgentExit, AgentFileEntry, AgentStats } from './connection.ts'
+import { channelLimit, nonceBytes, protocolVersion, windowMax } from './frame-constants.ts'
+import { PayloadReader } from './payload-reader.ts'
+
+/** Each payload the agent sends, checked. All throw AgentProtocolError. */
+
+export interface HelloStream {
+  readonly sent: number
+  readonly acked: number
+  readonly eof: boolean
+}
+
+export interface HelloChannel {
+  readonly channel: number
+  readonly kind: 'exec' | 'dial'
+  readonly exited: boolean
+  readonly pid: number
+  /** Bytes of stdin taken. */
+  readonly received: number
+  readonly stdout: HelloStream
+  readonly stderr: HelloStream
+}
+
+export interface Hello {
+  readonly version: number
+  readonly nonce: Buffer
+  readonly mode: 'container' | 'vm'
+  readonly channels: readonly HelloChannel[]
+}
+
+/** Numbers over this were never ours: a connection counts up from 1. */
+export const channelMax = 0x7fff_ffff
+
+export function decodeHello(payload: Buffer): Hello {
+  const reader = new PayloadReader(payload)
+  const version = reader.u32()
+  if (version !== protocolVersion) throw new AgentProtocolError(`version ${version}, this host speaks ${protocolVersion}`)
+  const nonce = reader.bytes(nonceBytes)
+  const mode = choice(reader.u8(), ['container', 'vm'] as const)
+  const count = reader.u32()
+  if (count > channelLimit) throw new AgentProtocolError(`${count} live channels`)
+  const channels: HelloChannel[] = []
+  const seen = new Set<number>()
+  for (let i = 0; i < count; i++) {
+    const channel = reader.u32()
+    if (channel === 0 || channel > channelMax || seen.has(channel)) throw new AgentProtocolError(`live channel ${channel}`)
+    seen.add(channel)
+    const kind = choice(reader.u8(), ['exec', 'dial'] as const)
+    const exited = flag(reader.u8())
+    reader.u8()
+    reader.i32()
+    const pid = reader.u32()
+    channels.push({ channel, kind, exited, pid, received: reader.u64(), stdout: helloStream(reader), stderr: helloStream(reader) })
+  }
+  reader.end()
+  return { version, nonce, mode, channels }
+}
+
+function helloStream(reader: PayloadReader): HelloStream {
+  const sent = reader.u64()
+  const acked = reader.u64()
+  if (acked > sent || sent - acked > windowMax) throw new AgentProtocolError(`${acked} of ${sent} bytes acknowledged`)
+  return { sent, acked, eof: flag(reader.u8()) }
+}
+
+export function decodeExit(payload: Buffer): AgentExit {
+  const reader = new PayloadReader(payload)
+  const kind = choice(reader.u8(), ['exited', 'signalled', 'not-started'] as const)
+  const code = reader.i32()
+  const userCpuMs = reader.u64() / 1000
+  const systemCpuMs = reader.u64() / 1000
+  const maxRssKb = reader.u64()
+  const message = reader.string()
+  reader.end()
+  return { kind, code, userCpuMs, systemCpuMs, maxRssKb, message }
+}
+
+export function decodeOpened(payload: Buffer): number {
+  const reader = new PayloadReader(payload)
+  const pid = reader.u32()
+  reader.end()
+  return pid
+}
+
+export function decodeAck(payload: Buffer): number {
+  const reader = new PayloadReader(payload)
+  const taken = reader.u64()
+  reader.end()
+  return taken
+}
+
+export function decodeEof(payload: Buffer): { total: number; dropped: number } {
+  const reader = new PayloadReader(payload)
+  const eof = { total: reader.u64(), dropped: reader.u64() }
+  reader.end()
+  return eof
+}
+
+/** The errno, and a reader that stands at the op's result. */
+export function decodeReply(payload: Buffer): { errno: number; result: PayloadReader } {
+  const result = new PayloadReader(payload)
+  const errno = result.i32()
+  if (errno < 0 || errno > 4095) throw new AgentProtocolError(`errno ${errno}`)
+  return { errno, result }
+}
+
+export function decodeStats(reader: PayloadReader): AgentStats {
+  return {
+    memoryTotalBytes: reader.u64(),
+    memoryAvailableBytes: reader.u64(),
+    diskTotalBytes: reader.u64(),
+    diskAvailableBytes: reader.u64(),
+    processes: reader.u32(),
+  }
+}
+
+const entryTypes: Readonly<Record<string, AgentFileEntry['type']>> = {
+  f: 'file',
+  d: 'directory',
+  l: 'symlink',
+  p: 'fifo',
+  s: 'socket',
+  c: 'char-device',
+  b: 'block-device',
+}
+
+export function decodeEntry(reader: PayloadReader): AgentFileEntry {
+  const name = reader.string()
+  const type = entryTypes[String.fromCharCode(reader.u8())]
+  if (type === undefined) throw new AgentProtocolError('a file of an unknown type')
+  return { name, type, mode: reader.u32(), size: reader.u64(), mtimeNs: reader.i64() }
+}
+
+/** Names in a listing are single components: a slash or a dot entry would lead a careless reader elsewhere. */
+export function decodeEntries(reader: PayloadReader, most: number): { entries: AgentFileEntry[]; more: boolean } {
+  const more = flag(reader.u8())
+  const count = reader.u32()
+  if (count > most) throw new AgentProtocolError(`${count} entries, ${most} were asked for`)
+  const entries: AgentFileEntry[] = []
+  for (let i = 0; i < count; i++) {
+    const entry = decodeEntry(reader)
+    if (entry.name === '' || entry.name === '.' || entry.name === '..' || entry.name.includes('/'))
+      throw new AgentProtocolError('a listing with a name that is a path')
+    entries.push(entry)
+  }
+  return { entries, more }
+}
+
+function flag(value: number): boolean {
+  if (value > 1) throw new AgentProtocolError(`a flag of ${value}`)
+  return value === 1
+}
+
+function choice<T>(value: number, choices: readonly T[]): T {
+  const chosen = choices[value]
+  if (chosen === undefined) throw new AgentProtocolError(`a kind of ${value}`)
+  return chosen
+}

@@ -1,0 +1,180 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { decodeAck, decodeEntries, decodeEntry, decodeEof, decodeExit, decodeHello, decodeOpened, decodeReply, decodeStats } from './decode-frames.ts'
+import * as encode from './encode-frames.ts'
+import { uuidBytes, writeIdentity } from './encode-identity.ts'
+import { marker, requestOp, sentPayloadLimit } from './frame-constants.ts'
+import { FrameReader } from './frame-reader.ts'
+
+/** Both implementations of docs/agent-protocol.md read the same vectors. */
+const file = join(import.meta.dirname, '../../../../native/vectors/frames.txt')
+const vectors = new Map(
+  (existsSync(file) ? readFileSync(file, 'utf8') : '')
+    .split('\n')
+    .filter((line) => line !== '' && !line.startsWith('#'))
+    .map((line) => line.split(' ') as [string, string]),
+)
+
+const nonce = Buffer.from('000102030405060708090a0b0c0d0e0f', 'hex')
+const infinity = Number.POSITIVE_INFINITY
+
+const sent: Record<string, () => Buffer> = {
+  'host.marker': () => marker,
+  'host.hello': () => encode.encodeHello(nonce),
+  'host.exec': () => encode.encodeExec(7, { argv: ['sh', '-c', 'echo hi'], env: { PATH: '/usr/bin:/bin', HOME: '/root' }, cwd: '/root', stdin: true }),
+  'host.exec-pty-script': () =>
+    encode.encodeExec(4_294_967_295, {
+      argv: ['/bin/bash'],
+      env: { TERM: 'xterm-256color', EMPTY: '' },
+      windowBytes: 4096,
+      pty: { rows: 24, cols: 80 },
+      limits: [
+        { resource: 7, soft: 1024, hard: 4096 },
+        { resource: 6, soft: infinity, hard: infinity },
+      ],
+      script: Buffer.from('#!/bin/sh\necho \x00\xff\n', 'latin1'),
+    }),
+  'host.dial': () => encode.encodeDial(9, 8080, 65_536),
+  'host.data': () => Buffer.concat([encode.encodeDataHead(7, 4_294_967_296, 8), Buffer.from('68656c6c6f0a00ff', 'hex')]),
+  'host.data-empty': () => encode.encodeDataHead(7, 0, 0),
+  'host.eof': () => encode.encodeEof(7, 4_294_967_304),
+  'host.ack-stdout': () => encode.encodeAck(7, 1, 1_234_567_890_123),
+  'host.ack-stderr': () => encode.encodeAck(7, 2, 3),
+  'host.signal': () => encode.encodeSignal(7, 15),
+  'host.signal-all': () => encode.encodeSignal(0, 9, true),
+  'host.resize': () => encode.encodeResize(7, 50, 132),
+  'host.discard': () => encode.encodeDiscard(7, 2),
+  'host.close': () => encode.encodeClose(7),
+  'host.ping': () => encode.encodeRequest(1, requestOp.ping, (w) => w.bytes(Buffer.from('ping'))),
+  'host.identity': () =>
+    encode.encodeRequest(2, requestOp.identity, (w) =>
+      writeIdentity(w, {
+        unixTimeNs: 1763795000123456789n,
+        entropy: Buffer.from('a0a1a2a3', 'hex'),
+        hostname: 'box-1',
+        hosts: '127.0.0.1 localhost\n',
+        resolvConf: 'nameserver 10.88.0.1\n',
+        machineId: '0123456789abcdef0123456789abcdef\n',
+        network: { mac: '02:fc:0a:58:00:05', address: '10.88.0.5', prefixLength: 16, gateway: '10.88.0.1', mtu: 1500 },
+      }),
+    ),
+  'host.identity-nothing': () => encode.encodeRequest(3, requestOp.identity, (w) => writeIdentity(w, {})),
+  'host.attach': () => encode.encodeRequest(4, requestOp.attach, (w) => w.string('ws').bytes(uuidBytes('f0f1f2f3-f4f5-f6f7-f8f9-fafbfcfdfeff'))),
+  'host.detach': () => encode.encodeRequest(5, requestOp.detach, () => undefined),
+  'host.freeze': () => encode.encodeRequest(6, requestOp.freeze, () => undefined),
+  'host.thaw': () => encode.encodeRequest(7, requestOp.thaw, () => undefined),
+  'host.stats': () => encode.encodeRequest(8, requestOp.stats, () => undefined),
+  'host.stat': () => encode.encodeRequest(9, requestOp.stat, (w) => w.string('/etc/hosts')),
+  'host.list': () => encode.encodeRequest(10, requestOp.list, (w) => w.string('/etc').u32(3).u32(100)),
+  'host.read': () => encode.encodeRequest(11, requestOp.read, (w) => w.string('/data/é').u64(1_099_511_627_776).u32(60_000)),
+  'host.write': () =>
+    encode.encodeRequest(12, requestOp.write, (w) =>
+      w
+        .string('/a/b')
+        .u32(384)
+        .u8(3)
+        .u64(5)
+        .blob(Buffer.from([0, 1, 2, 3])),
+    ),
+  'host.remove': () => encode.encodeRequest(13, requestOp.remove, (w) => w.string('/a').u8(1)),
+  'host.mkdir': () => encode.encodeRequest(4_000_000_000, requestOp.makeDirectory, (w) => w.string('/a/b/c').u32(448).u8(1)),
+}
+
+function reply<T>(decode: (result: ReturnType<typeof decodeReply>['result']) => T) {
+  return (payload: Buffer) => {
+    const { errno, result } = decodeReply(payload)
+    expect(errno).toBe(0)
+    const value = decode(result)
+    result.end()
+    return value
+  }
+}
+
+const received: Record<string, [(payload: Buffer) => unknown, unknown]> = {
+  'agent.hello-empty': [decodeHello, { version: 1, nonce, mode: 'container', channels: [] }],
+  'agent.hello': [
+    decodeHello,
+    {
+      version: 1,
+      nonce,
+      mode: 'vm',
+      channels: [
+        {
+          channel: 7,
+          kind: 'exec',
+          exited: true,
+          pid: 42,
+          received: 5,
+          stdout: { sent: 100, acked: 90, eof: true },
+          stderr: { sent: 4_294_967_297, acked: 4_294_967_296, eof: false },
+        },
+        {
+          channel: 9,
+          kind: 'dial',
+          exited: false,
+          pid: 0,
+          received: 0,
+          stdout: { sent: 1, acked: 0, eof: false },
+          stderr: { sent: 0, acked: 0, eof: true },
+        },
+      ],
+    },
+  ],
+  'agent.opened': [decodeOpened, 42],
+  'agent.opened-dial': [decodeOpened, 0],
+  'agent.data-stdout': [(payload) => [payload.readBigUInt64LE(0), payload.subarray(8).toString()], [0n, 'hi\n']],
+  'agent.data-stderr': [(payload) => [payload.readBigUInt64LE(0), payload.subarray(8).toString('hex')], [4_294_967_296n, 'ff']],
+  'agent.eof': [decodeEof, { total: 3, dropped: 1_000_000 }],
+  'agent.ack': [decodeAck, 4_294_967_304],
+  'agent.exit': [decodeExit, { kind: 'exited', code: 3, userCpuMs: 1.5, systemCpuMs: 2.5, maxRssKb: 1824, message: '' }],
+  'agent.exit-signalled': [decodeExit, { kind: 'signalled', code: 9, userCpuMs: 0, systemCpuMs: 0.001, maxRssKb: 4_294_967_296, message: '' }],
+  'agent.exit-not-started': [
+    decodeExit,
+    { kind: 'not-started', code: 2, userCpuMs: 0, systemCpuMs: 0, maxRssKb: 0, message: 'nosuch: No such file or directory' },
+  ],
+  'agent.reply-ping': [reply((result) => result.rest().toString()), 'ping'],
+  'agent.reply-error': [(payload) => decodeReply(payload).errno, 2],
+  'agent.reply-stats': [
+    reply(decodeStats),
+    {
+      memoryTotalBytes: 1_073_741_824,
+      memoryAvailableBytes: 536_870_912,
+      diskTotalBytes: 10_737_418_240,
+      diskAvailableBytes: 9_663_676_416,
+      processes: 12,
+    },
+  ],
+  'agent.reply-stat': [reply(decodeEntry), { name: 'hosts', type: 'file', mode: 420, size: 221, mtimeNs: 1763795000123456789n }],
+  'agent.reply-list': [
+    reply((result) => decodeEntries(result, 100)),
+    {
+      more: true,
+      entries: [
+        { name: 'ssl', type: 'directory', mode: 493, size: 4096, mtimeNs: -1n },
+        { name: 'mtab', type: 'symlink', mode: 511, size: 19, mtimeNs: 0n },
+      ],
+    },
+  ],
+  'agent.reply-read': [reply((result) => result.rest().toString('hex')), '00ff41'],
+}
+
+describe('vectors of the agent protocol', () => {
+  it('are all known here', () => {
+    const known = [...Object.keys(sent), ...Object.keys(received), 'agent.marker']
+    expect([...vectors.keys()].filter((name) => !known.includes(name))).toEqual([])
+    expect(known.filter((name) => !vectors.has(name))).toEqual([])
+  })
+
+  it.each(Object.entries(sent))('%s is encoded', (name, make) => {
+    expect(make().toString('hex')).toBe(vectors.get(name))
+  })
+
+  it.each(Object.entries(received))('%s is decoded', (name, [decode, expected]) => {
+    const reader = new FrameReader(sentPayloadLimit)
+    reader.push(Buffer.from(vectors.get(name) ?? '', 'hex'))
+    expect(reader.next()).toBe(true)
+    expect(decode(reader.payload)).toEqual(expected)
+    expect(reader.next()).toBe(false)
+  })
+})

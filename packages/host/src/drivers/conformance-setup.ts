@@ -1,0 +1,22 @@
+import type { Sandbox, SandboxDriver, SandboxShape } from './driver.ts'
+
+/** A driver ready to work, with nothing else using what it owns. */
+export interface ConformanceSetup {
+  readonly driver: SandboxDriver
+  readonly shape: SandboxShape
+  /** False for a driver without a kernel behind it; what only a kernel can do is then skipped. */
+  readonly real: boolean
+  /** Frees everything; sandboxes are destroyed or detached before. */
+  dispose(): Promise<void>
+  /** The driver of the next daemon over the same folders; the first is not used again and `dispose` frees both. Without it the same driver adopts. */
+  reopen?(): Promise<SandboxDriver>
+  /** Ends a machine from outside, as a crash would. */
+  kill?(sandbox: Sandbox): Promise<void>
+  /** A shape no sandbox can be made of, and what the error must say. Without it: an image that does not exist, and its name. */
+  readonly broken?: { readonly shape: SandboxShape; readonly words: RegExp }
+}
+
+export interface ConformanceOptions {
+  /** Multiplies all time limits: emulated machines are slow. Default 1. */
+  readonly timeScale?: number
+}

@@ -1,0 +1,412 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest'
+import type { AgentExec } from '../agent/connection.ts'
+import { conformanceScript, conformancePrograms as programs } from './conformance-programs.ts'
+import { digest, environment, finish, sh, transcript } from './conformance-run.ts'
+import type { ConformanceOptions, ConformanceSetup } from './conformance-setup.ts'
+import type { Sandbox } from './driver.ts'
+import { hostnameOf } from './sandbox-id.ts'
+
+export type { ConformanceOptions, ConformanceSetup } from './conformance-setup.ts'
+
+const write = { mode: 0o640, offset: 0, truncate: true, parents: false }
+
+/**
+ * What every driver promises, as tests. Two groups, each with a set-up of its own: the first shares one attached sandbox where that does no harm, the second plays
+ * a restart of the daemon.
+ */
+export function describeDriverConformance(name: string, setUp: () => Promise<ConformanceSetup>, options: ConformanceOptions = {}) {
+  const timeScale = options.timeScale ?? 1
+  const timeoutMs = 30_000 * timeScale
+
+  describe(`${name} driver`, { timeout: timeoutMs }, () => {
+    let setup: ConformanceSetup
+    let box: Sandbox
+    let other: Sandbox
+
+    const attached = async () => {
+      const sandbox = await setup.driver.create(setup.driver.warmShape(setup.shape))
+      await sandbox.attach({ hostname: hostnameOf(sandbox.id) }, setup.shape)
+      return sandbox
+    }
+    /** A sandbox for one test that may ruin it. */
+    const withSandbox = async (use: (sandbox: Sandbox) => Promise<void>) => {
+      const sandbox = await attached()
+      try {
+        await use(sandbox)
+      } finally {
+        await sandbox.destroy()
+      }
+    }
+    const needsKernel = (context: TestContext) => {
+      if (!setup.real) context.skip('the driver has no kernel behind it')
+    }
+
+    beforeAll(async () => {
+      setup = await setUp()
+      ;[box, other] = await Promise.all([attached(), attached()])
+    }, 120_000 * timeScale)
+
+    afterAll(async () => {
+      await Promise.all([box?.destroy(), other?.destroy()])
+      await setup?.dispose()
+    }, 60_000 * timeScale)
+
+    it('gives each sandbox an id of its own', () => {
+      expect(box.id).toMatch(/^[0-9a-f]{12}$/)
+      expect(other.id).not.toBe(box.id)
+      expect(box.isolation).toBe(setup.driver.isolation)
+    })
+
+    it('runs a program with its environment and directory, streams apart, and tells its exit code', async () => {
+      const { exit, stdout, stderr } = await finish(box, sh(programs.streams, { env: { ...environment, GREETING: 'a "b"  $c' }, cwd: '/tmp' }))
+      expect({ kind: exit.kind, code: exit.code, stdout, stderr }).toEqual({ kind: 'exited', code: 3, stdout: 'to out: a "b"  $c\n/tmp\n', stderr: 'to err\n' })
+    })
+
+    it('runs as root at home', async () => {
+      expect((await finish(box, sh(programs.whoAmI))).stdout).toBe('0\n/root\n/root\n/root\n')
+    })
+
+    it('gives a program exactly the environment asked for', async (context) => {
+      needsKernel(context)
+      const { stdout } = await finish(box, { argv: ['/bin/sh', '-c', programs.environment], env: { ...environment, A: '1', B: 'two words', C: '' } })
+      for (const line of ['A=1', 'B=two words', 'C=', 'HOME=/root']) expect(stdout.split('\n')).toContain(line)
+      expect(stdout).not.toMatch(/MAGS|container=/)
+    })
+
+    it('runs a script handed over with the request', async () => {
+      const request = { argv: ['/bin/sh'], script: conformanceScript, env: { ...environment, GREETING: 'hello' }, cwd: '/root' }
+      const { exit, stdout } = await finish(box, request)
+      expect([exit.kind, exit.code, stdout]).toEqual(['exited', 5, 'hello from a script\n'])
+    })
+
+    it('says in words why a program did not start', async () => {
+      const exec = box.agent.exec({ argv: ['/nonexistent'], env: environment }, () => undefined)
+      const exit = await exec.exit
+      expect([exit.kind, exit.code]).toEqual(['not-started', 2])
+      expect(exit.message).toMatch(/no such file/i)
+      await expect(exec.pid).rejects.toThrow('did not start')
+      exec.close()
+    })
+
+    it('tells the signal that ended a program', async () => {
+      const { exit } = await finish(box, sh(programs.killItself))
+      expect([exit.kind, exit.code]).toEqual(['signalled', 9])
+    })
+
+    it('passes a signal on to a program that handles it', async () => {
+      const { output, until, text } = transcript()
+      const exec = box.agent.exec(sh(programs.trapTerm), output)
+      expect(await exec.pid).toBeGreaterThan(1)
+      await until((seen) => seen.includes('ready'))
+      exec.signal(15)
+      const exit = await exec.exit
+      expect([exit.kind, exit.code, text()]).toEqual(['exited', 7, 'ready\ngot\n'])
+      exec.close()
+    })
+
+    it('passes standard input on, more than its window, to the end', async () => {
+      const input = randomBytes(600_000)
+      const { stdoutBytes } = await finish(box, sh(programs.cat), input)
+      expect(digest(stdoutBytes)).toBe(digest(input))
+    })
+
+    it('gives an empty standard input when none is asked for', async () => {
+      expect((await finish(box, sh(programs.noStdin))).stdout).toBe('done\n')
+    })
+
+    it('delivers 2 MiB in order to a reader slower than the program', async () => {
+      const hash = createHash('sha256')
+      let size = 0
+      let said = ''
+      const exec = box.agent.exec(sh(programs.manyBytes, { windowBytes: 64 << 10 }), async (stream, offset, bytes) => {
+        await new Promise((resolve) => setImmediate(resolve))
+        if (stream === 'stderr') said += bytes.toString()
+        else {
+          expect(offset).toBe(size)
+          size += bytes.length
+          hash.update(bytes)
+        }
+        return undefined
+      })
+      expect((await exec.exit).code).toBe(0)
+      expect(await exec.eof).toEqual({ droppedBytes: 0 })
+      exec.close()
+      expect(size).toBe(2 << 20)
+      expect(said.split(' ')[0]).toBe(hash.digest('hex'))
+    })
+
+    it('drops the rest of a stream on request and counts it', async () => {
+      let taken = 0
+      let said = ''
+      const exec = box.agent.exec(sh(programs.discard), async (stream, _offset, bytes) => {
+        if (stream === 'stderr') said += bytes.toString()
+        else taken += bytes.length
+        return stream === 'stdout' ? 'discard' : undefined
+      })
+      expect((await exec.exit).code).toBe(0)
+      const { droppedBytes } = await exec.eof
+      exec.close()
+      expect(droppedBytes).toBeGreaterThan(0)
+      expect(taken + droppedBytes).toBeLessThanOrEqual(3_000_000)
+      expect(said).toBe('last\n')
+    })
+
+    it('writes, reads, lists and removes files', async () => {
+      const { agent } = box
+      const bytes = randomBytes(200_000)
+      await agent.makeDirectory('/root/conform/deep', { mode: 0o755, parents: true })
+      await agent.writeFile('/root/conform/deep/file', bytes, write)
+      expect(await agent.stat('/root/conform/deep/file')).toMatchObject({ name: 'file', type: 'file', size: 200_000 })
+      expect(digest(await agent.readFile('/root/conform/deep/file', 0, 1 << 20))).toBe(digest(bytes))
+      expect((await agent.readFile('/root/conform/deep/file', 199_990, 100)).equals(bytes.subarray(199_990))).toBe(true)
+      await agent.writeFile('/root/conform/other', Buffer.from('x'), write)
+      const { entries, more } = await agent.list('/root/conform', 0, 10)
+      expect([entries.map(({ name, type }) => `${name} ${type}`).sort(), more]).toEqual([['deep directory', 'other file'], false])
+      expect((await agent.list('/root/conform', 1, 10)).entries).toHaveLength(1)
+      await expect(agent.remove('/root/conform', { recursive: false })).rejects.toMatchObject({ code: 'bad_request' })
+      await agent.remove('/root/conform', { recursive: true })
+      await expect(agent.stat('/root/conform')).rejects.toMatchObject({ code: 'not_found' })
+    })
+
+    it('shows programs the files written', async (context) => {
+      needsKernel(context)
+      await box.agent.writeFile('/tmp/seen', Buffer.from('by cat'), write)
+      expect((await finish(box, { argv: ['cat', '/tmp/seen'], env: environment })).stdout).toBe('by cat')
+    })
+
+    it('keeps sandboxes apart: files, host name, identity', async () => {
+      await box.agent.writeFile('/root/mine', Buffer.from('secret'), write)
+      await expect(other.agent.stat('/root/mine')).rejects.toMatchObject({ code: 'not_found' })
+      expect((await finish(box, sh(programs.uname))).stdout).toBe(`${hostnameOf(box.id)}\n`)
+      expect((await finish(other, sh(programs.uname))).stdout).toBe(`${hostnameOf(other.id)}\n`)
+    })
+
+    it('sets /etc/hosts and /etc/resolv.conf', async () => {
+      const { stdout } = await finish(box, sh(programs.etcFiles))
+      const [hosts = '', resolver = ''] = stdout.split('--\n')
+      expect(hosts).toMatch(/^127\.0\.0\.1\s+localhost/m)
+      expect(hosts).toContain(`\t${hostnameOf(box.id)}\n`)
+      expect(resolver).toMatch(/^nameserver \d+\.\d+\.\d+\.\d+$/m)
+    })
+
+    it('gives two sandboxes random bytes and a machine-id of their own', async (context) => {
+      needsKernel(context)
+      const [one, two] = await Promise.all([finish(box, sh(programs.uniqueness)), finish(other, sh(programs.uniqueness))])
+      const [linesOne, linesTwo] = [one.stdout.trim().split('\n'), two.stdout.trim().split('\n')]
+      expect(linesOne).toHaveLength(3)
+      expect(linesOne[2]).toMatch(/^[0-9a-f]{32}$/)
+      for (const [index, line] of linesOne.entries()) expect(line).not.toBe(linesTwo[index])
+    })
+
+    it('tells the time', async (context) => {
+      needsKernel(context)
+      const before = Date.now() / 1000
+      const told = Number((await finish(box, sh(programs.clock))).stdout)
+      const after = Date.now() / 1000
+      expect(told).toBeGreaterThan(before - 5)
+      expect(told).toBeLessThan(after + 5)
+    })
+
+    it('tells its statistics', async () => {
+      const stats = await box.agent.stats()
+      expect(stats.memoryTotalBytes).toBeGreaterThan(16 << 20)
+      expect(stats.memoryAvailableBytes).toBeLessThanOrEqual(stats.memoryTotalBytes)
+      expect(stats.diskTotalBytes).toBeGreaterThan(0)
+      expect(stats.processes).toBeGreaterThan(0)
+    })
+
+    it('freeze stops all progress, thaw lets it go on', async () => {
+      const { output, until, text } = transcript()
+      const exec = box.agent.exec(sh(programs.ticker), output)
+      // The other sandbox's round trips are the clock; how many of them the ticker needs to move says how many show that it stands still.
+      let trips = 0
+      const clock = async (count: number) => {
+        for (let i = 0; i < count; i++) await finish(other, sh(programs.hello))
+        return text().length
+      }
+      await until((seen) => seen.length > 100)
+      for (let moved = 0; moved < 3; moved++) {
+        for (const before = text().length; text().length === before; trips++) await clock(1)
+      }
+      await box.freeze()
+      const frozen = await clock(trips + 20)
+      expect(await clock(trips + 20)).toBe(frozen)
+      await box.thaw()
+      await until((seen) => seen.length > frozen)
+      exec.close()
+      await box.agent.ping()
+    })
+
+    it('dials a server inside, both ways, with half-close', async () => {
+      const { output, until } = transcript()
+      const server = box.agent.exec(sh(programs.echoServer), output)
+      await until((seen) => seen.includes('ready'))
+      const socket = await box.agent.dial(7007)
+      const sent = randomBytes(700_000)
+      const received = socket.toArray()
+      socket.end(sent)
+      const answer = Buffer.concat(await received)
+      const tail = Buffer.from('\ntotal 700000\n')
+      expect(answer.subarray(-tail.length).toString()).toBe(tail.toString())
+      expect(digest(answer.subarray(0, -tail.length))).toBe(digest(sent))
+      server.close()
+    })
+
+    it('rejects a dial where nothing listens', async () => {
+      await expect(box.agent.dial(7008)).rejects.toThrow(/refused/i)
+    })
+
+    it('a daemon left behind keeps its output open after the exit', async () => {
+      const { output, until, text } = transcript()
+      const exec = box.agent.exec(sh(programs.daemon), output)
+      expect((await exec.exit).code).toBe(0)
+      expect(text()).toBe('started\n')
+      await finish(box, sh(programs.wakeDaemon))
+      await until((seen) => seen.includes('daemon got word\n'))
+      expect(await exec.eof).toEqual({ droppedBytes: 0 })
+      exec.close()
+    })
+
+    it('destroy ends everything, settles `died` and may be called again', async () => {
+      const sandbox = await attached()
+      const { output, until } = transcript()
+      const exec = sandbox.agent.exec(sh(programs.ticker), output)
+      await until((seen) => seen.length > 0)
+      await Promise.all([sandbox.destroy(), sandbox.destroy()])
+      expect((await sandbox.died).reason).not.toBe('')
+      await expect(exec.exit).rejects.toThrow()
+      await sandbox.agent.closed
+      await sandbox.destroy()
+    })
+
+    it('destroy works on a warm and on a frozen sandbox', async () => {
+      const warm = await setup.driver.create(setup.driver.warmShape(setup.shape))
+      await warm.destroy()
+      await warm.died
+      const frozen = await attached()
+      await frozen.freeze()
+      await frozen.destroy()
+      await frozen.died
+    })
+
+    it('a machine that dies by itself settles `died` and fails what ran', async (context) => {
+      if (!setup.kill) context.skip('the set-up cannot kill a machine from outside')
+      const sandbox = await attached()
+      const { output, until } = transcript()
+      const exec = sandbox.agent.exec(sh(programs.ticker), output)
+      await until((seen) => seen.length > 0)
+      await setup.kill?.(sandbox)
+      expect((await sandbox.died).reason).not.toBe('')
+      await expect(exec.exit).rejects.toThrow()
+      await expect(sandbox.agent.ping()).rejects.toThrow()
+      await sandbox.destroy()
+    })
+
+    it('ends a program that wants too much memory, and tells', async (context) => {
+      needsKernel(context)
+      await withSandbox(async (sandbox) => {
+        const exec = sandbox.agent.exec(sh(programs.memoryHog), () => undefined)
+        const exit = await exec.exit.catch(() => undefined)
+        if (exit === undefined) expect((await sandbox.died).reason).toMatch(/memory/i)
+        else {
+          expect([exit.kind, exit.code]).toEqual(['signalled', 9])
+          expect(await sandbox.ranOutOfMemory()).toBe(true)
+          expect((await finish(sandbox, sh(programs.hello))).stdout).toBe('hello\n')
+        }
+      })
+    })
+
+    it('contains a fork bomb', async (context) => {
+      needsKernel(context)
+      await withSandbox(async (sandbox) => {
+        const { stdout, exit } = await finish(sandbox, sh(programs.forkBomb))
+        // Refused by the limit on processes, or killed by that on memory: in any case not through with it.
+        expect(['refused\n', '']).toContain(stdout)
+        expect(exit.kind).toBe('signalled')
+        // The killed take a moment to be gone; until then nothing more starts.
+        let after = await finish(sandbox, sh(programs.hello))
+        while (after.exit.kind === 'not-started') after = await finish(sandbox, sh(programs.hello))
+        expect(after.stdout).toBe('hello\n')
+        expect((await finish(other, sh(programs.hello))).stdout).toBe('hello\n')
+      })
+    })
+
+    it('says why a sandbox cannot be made', async () => {
+      const broken = setup.broken ?? { shape: { ...setup.shape, image: 'no-such-image' }, words: /no-such-image/ }
+      const making = async () => {
+        const sandbox = await setup.driver.create(setup.driver.warmShape(broken.shape))
+        try {
+          // An image may be chosen as late as here.
+          await sandbox.attach({ hostname: hostnameOf(sandbox.id) }, broken.shape)
+        } finally {
+          await sandbox.destroy()
+        }
+      }
+      await expect(making()).rejects.toThrow(broken.words)
+      // And the driver is none the worse for it.
+      await withSandbox(async (sandbox) => {
+        expect((await finish(sandbox, sh(programs.hello))).stdout).toBe('hello\n')
+      })
+    })
+  })
+
+  describe(`${name} driver over a restart of the daemon`, { timeout: timeoutMs }, () => {
+    let setup: ConformanceSetup
+    beforeAll(async () => {
+      setup = await setUp()
+    }, 120_000 * timeScale)
+    afterAll(() => setup?.dispose(), 60_000 * timeScale)
+
+    it('adopts a kept sandbox with its output exactly once, and sweeps the others', async () => {
+      const { driver, shape } = setup
+      const make = async () => {
+        const sandbox = await driver.create(driver.warmShape(shape))
+        await sandbox.attach({ hostname: hostnameOf(sandbox.id) }, shape)
+        return sandbox
+      }
+      const [kept, left] = await Promise.all([make(), make()])
+      await kept.keep(true)
+      // The first piece is safe; the second is on its way when the daemon stops.
+      let stored = ''
+      const second = Promise.withResolvers<void>()
+      const exec: AgentExec = kept.agent.exec(sh(programs.countTo20000, { windowBytes: 16 << 10 }), async (_stream, offset, bytes) => {
+        if (offset > 0) {
+          second.resolve()
+          return new Promise<never>(() => undefined)
+        }
+        stored += bytes.toString()
+        return undefined
+      })
+      const lost = expect(exec.exit).rejects.toThrow()
+      await second.promise
+      await Promise.all([kept.detach(), left.detach()])
+      await lost
+
+      const next = (await setup.reopen?.()) ?? driver
+      const again = await next.adopt(kept.id)
+      expect(await next.adopt('ffffffffffff')).toBeUndefined()
+      await next.sweep()
+      if (again === undefined) throw new Error('the kept sandbox was not adopted')
+      try {
+        expect(again.id).toBe(kept.id)
+        const [channel] = again.agent.liveChannels
+        if (channel === undefined) throw new Error('the program is not among the live channels')
+        const resumed = again.agent.resumeExec(channel.channel, { stdout: stored.length, stderr: 0 }, async (_stream, offset, bytes) => {
+          expect(offset).toBe(stored.length)
+          stored += bytes.toString()
+          return undefined
+        })
+        expect(await resumed.pid).toBe(channel.pid)
+        expect((await resumed.exit).code).toBe(4)
+        resumed.close()
+        expect(stored).toBe(Array.from({ length: 20_000 }, (_, index) => `${index + 1}\n`).join(''))
+        expect((await finish(again, sh(programs.uname))).stdout).toBe(`${hostnameOf(again.id)}\n`)
+        expect(await next.adopt(left.id)).toBeUndefined()
+      } finally {
+        await again.destroy()
+      }
+      expect(await next.adopt(kept.id)).toBeUndefined()
+    })
+  })
+}

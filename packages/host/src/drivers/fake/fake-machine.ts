@@ -1,0 +1,109 @@
+import type { Duplex } from 'node:stream'
+import type { AgentExecRequest, AgentExit } from '../../agent/connection.ts'
+import type { SandboxShape } from '../driver.ts'
+import { FakeFiles } from './fake-files.ts'
+import { FakeProcess } from './fake-process.ts'
+
+/** How a program ends: its exit code or a signal. */
+export type FakeOutcome = number | { readonly signal: number }
+/** An errno and words. Returned at once, not as a promise: the program then never started. */
+export interface FakeRefusal {
+  readonly notStarted: number
+  readonly message: string
+}
+export type FakeProgram = (process: FakeProcess) => Promise<FakeOutcome> | FakeOutcome | FakeRefusal
+
+/** Programs by what is run: the script, else the text after `-c`, else the arguments joined by spaces. */
+export type FakePrograms = Readonly<Record<string, FakeProgram>>
+/** Servers by port; each gets the sandbox's end of a new connection. */
+export type FakePorts = Readonly<Record<number, (socket: Duplex) => void>>
+
+/** The computer: its machines outlive drivers. Give one to two drivers to play two daemons, one after the other. */
+export class FakeWorld {
+  readonly machines = new Map<string, FakeMachine>()
+  #count = 0
+
+  /** Counted, not random: runs are alike. */
+  nextId(): string {
+    return (++this.#count).toString(16).padStart(12, '0')
+  }
+}
+
+/**
+ * What stands for the kernel: one machine with its files and processes. It outlives connections and drivers that share its world.
+ *
+ *     running ──freeze──▶ frozen ──thaw──▶ running
+ *        └──────── die ─────┴──▶ dead
+ */
+export class FakeMachine {
+  readonly id: string
+  readonly shape: SandboxShape
+  readonly files = new FakeFiles()
+  readonly processes = new Map<number, FakeProcess>()
+  readonly ports: FakePorts
+  readonly died: Promise<string>
+  hostname = 'warm'
+  attached = false
+  kept = false
+  outOfMemory = false
+  nextChannel = 1
+  readonly #programs: FakePrograms
+  readonly #dead = Promise.withResolvers<string>()
+  #thawed: PromiseWithResolvers<void> | undefined
+  #reason: string | undefined
+
+  constructor(id: string, shape: SandboxShape, programs: FakePrograms, ports: FakePorts) {
+    this.id = id
+    this.shape = shape
+    this.ports = ports
+    this.#programs = programs
+    this.died = this.#dead.promise
+  }
+
+  get dead(): string | undefined {
+    return this.#reason
+  }
+
+  start(request: AgentExecRequest): FakeProcess {
+    const process = new FakeProcess(this, this.nextChannel++, request)
+    this.processes.set(process.channel, process)
+    const program = this.#programs[programKey(request)]
+    void process.run(program ?? (() => ({ notStarted: 2, message: `${request.argv[0]}: no such file or directory` })))
+    return process
+  }
+
+  freeze() {
+    this.#thawed ??= Promise.withResolvers<void>()
+  }
+
+  thaw() {
+    this.#thawed?.resolve()
+    this.#thawed = undefined
+  }
+
+  /** Settles at the next turn of the event loop in which the machine runs; never once it is dead. */
+  async turn(): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve))
+    while (this.#thawed) await this.#thawed.promise
+    if (this.#reason !== undefined) await new Promise(() => undefined)
+  }
+
+  die(reason: string) {
+    if (this.#reason !== undefined) return
+    this.#reason = reason
+    this.#dead.resolve(reason)
+  }
+}
+
+function programKey(request: AgentExecRequest): string {
+  if (request.script !== undefined) return Buffer.from(request.script as string).toString()
+  const [, option, text] = request.argv
+  return option === '-c' && text !== undefined ? text : request.argv.join(' ')
+}
+
+export function exitOf(outcome: FakeOutcome | FakeRefusal): AgentExit {
+  const usage = { userCpuMs: 1, systemCpuMs: 1, maxRssKb: 1024, message: '' }
+  if (typeof outcome === 'number') return { kind: 'exited', code: outcome, ...usage }
+  if ('signal' in outcome) return { kind: 'signalled', code: outcome.signal, ...usage }
+  return { kind: 'not-started', code: outcome.notStarted, ...usage, message: outcome.message }
+}

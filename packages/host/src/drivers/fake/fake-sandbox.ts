@@ -1,0 +1,60 @@
+import { type Isolation, MagsError } from '@mags/protocol'
+import type { Sandbox, SandboxDeath, SandboxIdentity, SandboxShape } from '../driver.ts'
+import { FakeAgent } from './fake-agent.ts'
+import type { FakeMachine } from './fake-machine.ts'
+
+/** A {@link FakeMachine} in the hands of one driver. */
+export class FakeSandbox implements Sandbox {
+  readonly id: string
+  readonly shape: SandboxShape
+  readonly isolation: Isolation
+  readonly agent: FakeAgent
+  readonly died: Promise<SandboxDeath>
+  readonly #machine: FakeMachine
+
+  constructor(machine: FakeMachine, isolation: Isolation) {
+    this.#machine = machine
+    this.id = machine.id
+    this.shape = machine.shape
+    this.isolation = isolation
+    this.agent = new FakeAgent(machine)
+    this.died = machine.died.then((reason) => ({ reason }))
+  }
+
+  async attach(identity: SandboxIdentity, _shape: SandboxShape): Promise<void> {
+    if (this.#machine.attached) throw new MagsError('sandbox_failed', 'the sandbox is attached already')
+    this.#machine.attached = true
+    for (const path of ['/root', '/tmp']) this.#machine.files.makeDirectory(path, { mode: 0o755, parents: true })
+    await this.agent.identity({
+      hostname: identity.hostname,
+      hosts: `127.0.0.1\tlocalhost\n10.0.0.1\t${identity.hostname}\n`,
+      resolvConf: 'nameserver 10.0.0.254\n',
+      machineId: `${this.id.padStart(32, '0')}\n`,
+    })
+  }
+
+  async ranOutOfMemory(): Promise<boolean> {
+    return this.#machine.outOfMemory
+  }
+
+  async freeze(): Promise<void> {
+    this.#machine.freeze()
+  }
+
+  async thaw(): Promise<void> {
+    this.#machine.thaw()
+  }
+
+  async keep(keep: boolean): Promise<void> {
+    this.#machine.kept = keep
+  }
+
+  async detach(): Promise<void> {
+    this.agent.close()
+  }
+
+  async destroy(): Promise<void> {
+    this.#machine.die('destroyed')
+    this.agent.close()
+  }
+}
