@@ -1,0 +1,60 @@
+import type { LogRowWire, Mags } from '@mags/sdk'
+import { Command, Option } from 'commander'
+import type { Cli, CommandDefinition } from '../cli.ts'
+import { writeRow } from '../run/write-row.ts'
+import { openSession } from '../server/session.ts'
+
+interface LogsFlags {
+  readonly follow?: boolean
+  readonly source?: 'stdout' | 'stderr' | 'system'
+}
+
+export const logsCommand: CommandDefinition = (cli, done) =>
+  new Command('logs')
+    .summary("show a job's output")
+    .description("Shows a job's output: standard output and standard error apart, as the script wrote them.")
+    .argument('<id>', 'id or name of the job')
+    .option('-f, --follow', 'go on until the job ends')
+    .addOption(new Option('--source <source>', 'only this').choices(['stdout', 'stderr', 'system']))
+    .option('--json', 'print the answer of the API; with -f one row a line')
+    .action(async (id: string, flags: LogsFlags) => {
+      await (flags.follow ? follow(cli, id, flags.source) : show(cli, id, flags.source))
+      done(0)
+    })
+
+async function follow(cli: Cli, id: string, source: LogsFlags['source']): Promise<void> {
+  const signal = cli.interrupts.requested
+  // A name may get a new job while we read; its request id stays.
+  const { mags, first: status } = await openSession(cli, (client) => client.status(id, { signal }))
+  for await (const { cursor: _cursor, ...row } of mags.followLogs(status.requestId, { source, signal })) {
+    await (cli.output.json ? cli.output.data(row) : writeRow(cli.output, row))
+  }
+}
+
+const pageRows = 10_000
+
+async function show(cli: Cli, id: string, source: LogsFlags['source']): Promise<void> {
+  const signal = cli.interrupts.requested
+  const { mags, first: status } = await openSession(cli, (client) => client.status(id, { signal }))
+  const collected: LogRowWire[] = []
+  let next: string | undefined
+  for await (const page of pages(mags, status.requestId, source, signal)) {
+    next = page.next
+    for (const row of page.logs) {
+      if (cli.output.json) collected.push(row)
+      else await writeRow(cli.output, row)
+    }
+  }
+  if (cli.output.json) await cli.output.data({ logs: collected, next })
+}
+
+async function* pages(mags: Mags, id: string, source: LogsFlags['source'], signal: AbortSignal) {
+  let after: string | undefined
+  for (;;) {
+    const page = await mags.logs(id, { source, after, limit: pageRows, signal })
+    yield page
+    // A page may be shorter than asked for; the end is where nothing follows.
+    if (page.next === after || page.logs.length === 0) return
+    after = page.next
+  }
+}

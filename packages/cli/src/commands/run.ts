@@ -1,0 +1,91 @@
+import type { RunOptions } from '@mags/sdk'
+import { Command, Option } from 'commander'
+import type { Cli, CommandDefinition } from '../cli.ts'
+import { notAvailableYet, usageError } from '../exit/cli-error.ts'
+import { environmentEntry, wholeNumber } from './flag-values.ts'
+
+interface RunFlags {
+  readonly persistent?: boolean
+  readonly timeout?: number
+  readonly name?: string
+  readonly port?: number
+  readonly startupCommand?: string
+  readonly env?: Record<string, string>
+  readonly image?: string
+  readonly isolation?: RunOptions['isolation']
+  readonly vcpus?: number
+  readonly memory?: number
+  readonly disk?: number
+  readonly sleep: boolean
+  readonly detach?: boolean
+  readonly scriptFile?: string
+  readonly scriptUrl?: string
+  readonly json?: boolean
+  readonly workspace?: string
+  readonly base?: string
+  readonly file?: string[]
+  readonly url?: boolean
+}
+
+export const runCommand: CommandDefinition = (cli, done) =>
+  new Command('run')
+    .summary('run a script in a sandbox and show its output')
+    .description(
+      "Runs a shell script in a fresh sandbox, shows its output as it comes, and ends with its exit code. 'mags run -' reads it from standard input.",
+    )
+    .argument('[script...]', 'shell script; several words are joined by spaces')
+    .option('-p, --persistent', 'keep the sandbox; print its id and return once the script runs')
+    .option('-e, --ephemeral', 'without a workspace (what it is today)')
+    .option('-t, --timeout <seconds>', 'end the script after this long (300; none with -p)', wholeNumber(1))
+    .option('-n, --name <name>', 'name of the job')
+    .option('--env <NAME=VALUE>', 'environment variable, repeatable; NAME alone passes yours on', environmentEntry(cli.env))
+    .option('--image <name>', 'image of the sandbox')
+    .addOption(new Option('--isolation <wall>', 'which wall: auto, vm or container').choices(['auto', 'vm', 'container']))
+    .option('--vcpus <count>', 'virtual CPUs', wholeNumber(1))
+    .option('--memory <MB>', 'memory', wholeNumber(1))
+    .option('--disk <GB>', 'writable disk', wholeNumber(1))
+    .option('--port <port>', 'port that the URL of the job reaches', wholeNumber(1, 65_535))
+    .option('--startup-command <command>', 'run when a sleeping sandbox wakes without its processes')
+    .option('--no-sleep', 'never put to sleep (needs -p)')
+    .option('--script-file <file>', 'read the script from a file')
+    .option('--script-url <address>', 'let the server fetch the script')
+    .option('--detach', 'print the id and return at once')
+    .option('--json', "print the job's status as JSON at the end, with its log")
+    .addOption(new Option('-w, --workspace <name>').hideHelp())
+    .addOption(new Option('--base <workspace>').hideHelp())
+    .addOption(new Option('-f, --file <path...>').hideHelp())
+    .addOption(new Option('--url').hideHelp())
+    .action(async (words: string[], flags: RunFlags) => {
+      refuseLaterFlags(flags)
+      if (!flags.sleep && !flags.persistent) throw usageError('--no-sleep needs --persistent: another sandbox ends with its script.')
+      done(await start(cli, words, flags))
+    })
+
+async function start(cli: Cli, words: readonly string[], flags: RunFlags): Promise<number> {
+  const { readScript } = await import('../run/read-script.ts')
+  const { runJob } = await import('../run/run-job.ts')
+  const { script, type } = await readScript(cli, { words, file: flags.scriptFile, url: flags.scriptUrl })
+  const options: RunOptions = {
+    type,
+    name: flags.name,
+    persistent: flags.persistent,
+    timeout: flags.timeout,
+    port: flags.port,
+    startupCommand: flags.startupCommand,
+    environment: flags.env,
+    image: flags.image,
+    isolation: flags.isolation,
+    vcpus: flags.vcpus,
+    memoryMb: flags.memory,
+    diskGb: flags.disk,
+    noSleep: flags.sleep ? undefined : true,
+  }
+  return await runJob(cli, { script, options, detach: flags.detach === true })
+}
+
+function refuseLaterFlags(flags: RunFlags): void {
+  if (flags.workspace !== undefined) throw notAvailableYet('-w/--workspace')
+  if (flags.base !== undefined) throw notAvailableYet('--base')
+  if (flags.file !== undefined) throw notAvailableYet('-f/--file (to upload a file; --script-file reads the script from one)')
+  if (flags.url) throw notAvailableYet('--url')
+}

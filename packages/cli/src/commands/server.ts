@@ -1,0 +1,39 @@
+import { defaultApiUrl, resolveConfig } from '@mags/sdk'
+import { Command } from 'commander'
+import type { Cli, CommandDefinition } from '../cli.ts'
+import { loadDaemon, type ServerOptions } from '../server/load-daemon.ts'
+import { wholeNumber } from './flag-values.ts'
+
+interface ServerFlags extends ServerOptions {
+  readonly background?: boolean
+}
+
+export const serverCommand: CommandDefinition = (cli, done) =>
+  new Command('server')
+    .summary('run the server on this machine')
+    .description('Runs the server on this machine, in the foreground. It writes its token to ~/.mags/config.json.')
+    .option('--host <address>', 'address to listen on (127.0.0.1)')
+    .option('--port <port>', 'port to listen on (4747)', wholeNumber(1, 65_535))
+    .option('--data-dir <folder>', 'where jobs, logs and images are kept')
+    .option('--background', 'return once it answers, and print its address')
+    .action(async ({ background, ...options }: ServerFlags) => {
+      if (background) await startInBackground(cli, options)
+      else done(await (await loadDaemon()).runServer(options))
+    })
+
+async function startInBackground(cli: Cli, { host, port, dataDir }: ServerOptions): Promise<void> {
+  const { startLocalServer } = await import('../server/start-local-server.ts')
+  const { resolve } = await import('node:path')
+  cli.interrupts.listen()
+  const url = new URL(defaultApiUrl)
+  if (host !== undefined && host !== '0.0.0.0' && host !== '::') url.hostname = host.includes(':') ? `[${host}]` : host
+  if (port !== undefined) url.port = String(port)
+  const args = [
+    ...(host === undefined ? [] : ['--host', host]),
+    ...['--port', url.port],
+    // The server does not start in this folder.
+    ...(dataDir === undefined ? [] : ['--data-dir', resolve(dataDir)]),
+  ]
+  await startLocalServer(cli, { apiUrl: url.origin, configFile: resolveConfig({ env: cli.env }).configFile }, args)
+  await cli.output.out(`${url.origin}\n`)
+}

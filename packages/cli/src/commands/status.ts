@@ -1,0 +1,45 @@
+import type { StatusWire } from '@mags/sdk'
+import { Command } from 'commander'
+import type { CommandDefinition } from '../cli.ts'
+import { milliseconds } from '../run/where-it-ran.ts'
+import { openSession } from '../server/session.ts'
+import { printable } from '../terminal/output.ts'
+
+export const statusCommand: CommandDefinition = (cli, done) =>
+  new Command('status')
+    .summary('show how a job stands')
+    .description('Shows how a job stands.')
+    .argument('<id>', 'id or name of the job')
+    .option('--json', 'print the answer of the API')
+    .action(async (id: string) => {
+      const { first: status } = await openSession(cli, (mags) => mags.status(id, { signal: cli.interrupts.requested }))
+      if (cli.output.json) await cli.output.data(status)
+      else await cli.output.out(describeStatus(status))
+      done(0)
+    })
+
+export function describeStatus(status: StatusWire): string {
+  const durations: [string, number | null][] = [
+    ['queue', status.queue_duration_ms],
+    ['acquire', status.acquire_duration_ms],
+    ['attach', status.attach_duration_ms],
+    ['first byte', status.first_byte_duration_ms],
+  ]
+  const parts = durations.flatMap(([name, value]) => (value == null ? [] : [`${name} ${milliseconds(value)}`]))
+  const rows: [string, string | null | undefined][] = [
+    ['id', status.request_id],
+    ['name', status.name],
+    ['status', status.status],
+    ['exit code', status.exit_code?.toString()],
+    ['error', status.error],
+    ['persistent', status.persistent ? 'yes' : null],
+    ['url', status.url],
+    ['sandbox', status.vm_id == null ? null : `${status.isolation} ${status.vm_id}`],
+    ['image', status.image],
+    ['started', status.started_at],
+    ['completed', status.completed_at],
+    ['start', status.start_duration_ms == null ? null : `${milliseconds(status.start_duration_ms)}${parts.length === 0 ? '' : ` (${parts.join(', ')})`}`],
+    ['script', status.script_duration_ms == null ? null : milliseconds(status.script_duration_ms)],
+  ]
+  return rows.flatMap(([name, value]) => (value == null ? [] : [`${`${name}:`.padEnd(12)}${printable(value)}\n`])).join('')
+}

@@ -1,0 +1,82 @@
+import { Command, type CommanderError } from 'commander'
+import type { Cli, CommandDefinition } from './cli.ts'
+import { exitCodes, notAvailableYet } from './exit/cli-error.ts'
+import { Interrupts } from './terminal/interrupts.ts'
+import { Output } from './terminal/output.ts'
+
+/** Each is loaded only when it is asked for (or for help): loading all costs more than most of them take. */
+const definitions: Readonly<Record<string, () => Promise<CommandDefinition>>> = {
+  run: async () => (await import('./commands/run.ts')).runCommand,
+  exec: async () => (await import('./commands/exec.ts')).execCommand,
+  list: async () => (await import('./commands/list.ts')).listCommand,
+  status: async () => (await import('./commands/status.ts')).statusCommand,
+  logs: async () => (await import('./commands/logs.ts')).logsCommand,
+  stop: async () => (await import('./commands/stop.ts')).stopCommand,
+  pool: async () => (await import('./commands/pool.ts')).poolCommand,
+  server: async () => (await import('./commands/server.ts')).serverCommand,
+  doctor: async () => (await import('./commands/doctor.ts')).doctorCommand,
+  version: async () => (await import('./commands/version.ts')).versionCommand,
+}
+
+/** Named by the documents, not there yet. */
+const laterCommands: ReadonlySet<string> = new Set(
+  'url ssh new sync set resize cp files workspace cron token usage login logout whoami mcp sleep wake'.split(' '),
+)
+
+/** Runs one command line and ends the process with its exit code. */
+export async function main(args: readonly string[]): Promise<never> {
+  const cli: Cli = { env: process.env, output: new Output(process, process.env), interrupts: new Interrupts() }
+  process.exit(await runProgram(cli, args))
+}
+
+/** The exit code of one command line. */
+export async function runProgram(cli: Cli, args: readonly string[]): Promise<number> {
+  // Found before the command line is read, so that its faults come as JSON too.
+  cli.output.json = beforeDashes(args).includes('--json')
+  try {
+    return await dispatch(cli, args)
+  } catch (error) {
+    const { reportFailure } = await import('./exit/report-failure.ts')
+    return await reportFailure(error, cli.output, args[0] !== undefined && Object.hasOwn(definitions, args[0]) ? args[0] : undefined)
+  }
+}
+
+async function dispatch(cli: Cli, args: readonly string[]): Promise<number> {
+  const [asked] = args
+  if (asked !== undefined && laterCommands.has(asked)) throw notAvailableYet(`'mags ${asked}'`)
+  let exitCode: number = exitCodes.ok
+  const program = newProgram()
+  const needed = asked !== undefined && Object.hasOwn(definitions, asked) ? [asked] : Object.keys(definitions)
+  for (const name of needed) {
+    const define = await definitions[name]?.()
+    const command = define?.(cli, (code) => {
+      exitCode = code
+    })
+    if (command === undefined) continue
+    command.hook('preAction', (_parent, action) => {
+      cli.output.json = action.opts<{ json?: boolean }>().json === true
+    })
+    program.addCommand(command.copyInheritedSettings(program))
+  }
+  if (asked === '--version' || asked === '-V') return await dispatch(cli, ['version'])
+  if (asked === undefined) program.outputHelp()
+  else await program.parseAsync([...args], { from: 'user' })
+  return exitCode
+}
+
+function newProgram(): Command {
+  return new Command('mags')
+    .description('Runs scripts in sandboxes on a machine of yours.')
+    .option('-V, --version', 'print the version')
+    .enablePositionalOptions()
+    .exitOverride((error: CommanderError) => {
+      throw error
+    })
+    .configureOutput({ outputError: () => undefined })
+    .addHelpText('after', '\nThe server: MAGS_API_URL and MAGS_API_TOKEN, else ~/.mags/config.json, else one on this machine, started when needed.')
+}
+
+function beforeDashes(args: readonly string[]): readonly string[] {
+  const end = args.indexOf('--')
+  return end === -1 ? args : args.slice(0, end)
+}

@@ -1,0 +1,68 @@
+import { closeSync, openSync, readSync } from 'node:fs'
+import type { FollowedRow, Mags, RunOptions } from '@mags/sdk'
+import type { Cli } from '../cli.ts'
+import { exitCodes } from '../exit/cli-error.ts'
+import { openSession } from '../server/session.ts'
+import { awaitRunning } from './await-running.ts'
+import { followJob } from './follow-job.ts'
+import { describeWhere, sayWhereItRan } from './where-it-ran.ts'
+import { writeRow } from './write-row.ts'
+
+export interface RunRequest {
+  readonly script: string
+  readonly options: RunOptions
+  readonly detach: boolean
+}
+
+/** `mags run`: submits the script and shows what becomes of it. Returns the exit code. */
+export async function runJob(cli: Cli, request: RunRequest): Promise<number> {
+  const { output } = cli
+  const options = { ...request.options, idempotencyKey: newKey() }
+  const { mags, first: job } = await openSession(cli, (client) => client.run(request.script, options))
+  for (const warning of job.warnings ?? []) await output.note(`warning: ${warning}`)
+  if (request.detach) {
+    await (output.json ? output.data(job) : output.out(`${job.requestId}\n`))
+    return exitCodes.ok
+  }
+  if (request.options.persistent) return await handOver(cli, mags, job.requestId)
+  if (output.json) return await collect(cli, mags, job.requestId)
+  const exitCode = await followJob(cli, mags, job.requestId, (row) => writeRow(output, row))
+  await sayWhereItRan(cli, mags, job.requestId)
+  return exitCode
+}
+
+/** Unique, not secret. Without the platform's cryptography: loading it takes longer than the server takes to answer. */
+function newKey(): string | undefined {
+  const bytes = Buffer.alloc(16)
+  try {
+    const source = openSync('/dev/urandom', 'r')
+    readSync(source, bytes)
+    closeSync(source)
+    return bytes.toString('hex')
+  } catch {
+    // A system without it: the client library makes one.
+    return undefined
+  }
+}
+
+/** A persistent job: id and address on standard output once its script runs, and how to go on for who watches. */
+async function handOver(cli: Cli, mags: Mags, id: string): Promise<number> {
+  const { output } = cli
+  const status = await awaitRunning(cli, mags, id)
+  if (output.json) await output.data(status)
+  else await output.out(`${id}\n${status.url === null ? '' : `${status.url}\n`}`)
+  if (status.exit_code !== null && status.exit_code !== 0) await output.note(`the script ended with exit code ${status.exit_code}: mags logs ${id}`)
+  await output.aside(describeWhere(status))
+  await output.aside(`it stays: 'mags exec ${status.name} <command>', 'mags logs -f ${status.name}', 'mags stop ${status.name}'`)
+  return exitCodes.ok
+}
+
+/** `--json`: the status after the end, with the rows of the log. */
+async function collect(cli: Cli, mags: Mags, id: string): Promise<number> {
+  const logs: Omit<FollowedRow, 'cursor'>[] = []
+  const exitCode = await followJob(cli, mags, id, async ({ cursor: _cursor, ...row }) => {
+    logs.push(row)
+  })
+  await cli.output.data({ ...(await mags.status(id)), logs })
+  return exitCode
+}

@@ -1,0 +1,57 @@
+import { defaultApiUrl, isLoopback, Mags, MagsApiError, MagsConnectionError, type ResolvedConfig, resolveConfig, wait } from '@mags/sdk'
+import type { Cli } from '../cli.ts'
+import { loopbackTransport } from '../http/loopback-transport.ts'
+
+/** A server that has answered. */
+export interface Session {
+  readonly mags: Mags
+}
+
+const tokenPatienceMs = 5_000
+
+/**
+ * Makes the first call of a command, and starts the local server when nothing listens where it would be. A server that was named in the
+ * environment is never started: it is somebody else's. Returns what the call gave, with the client for further calls.
+ */
+export async function openSession<Result>(cli: Cli, firstCall: (mags: Mags) => Promise<Result>): Promise<Session & { readonly first: Result }> {
+  cli.interrupts.listen()
+  const config = resolveConfig({ env: cli.env })
+  if (config.warning !== undefined) await cli.output.note(config.warning)
+  const startable = isStartable(config)
+  try {
+    // A server that is not there is started, not waited for.
+    const first = await firstCall(clientFor(config, startable ? { retryRefused: false } : {}))
+    return { mags: clientFor(config), first }
+  } catch (error) {
+    if (!(startable && error instanceof MagsConnectionError && error.code === 'ECONNREFUSED')) throw error
+    const { startLocalServer } = await import('./start-local-server.ts')
+    await startLocalServer(cli, config)
+    return await firstCallOfNewServer(cli, firstCall)
+  }
+}
+
+/** A new server answers a moment before it has written its token down. */
+async function firstCallOfNewServer<Result>(cli: Cli, firstCall: (mags: Mags) => Promise<Result>) {
+  for (const giveUpMs = performance.now() + tokenPatienceMs; ; ) {
+    const mags = clientFor(resolveConfig({ env: cli.env }))
+    try {
+      return { mags, first: await firstCall(mags) }
+    } catch (error) {
+      if (!(error instanceof MagsApiError && error.status === 401 && performance.now() < giveUpMs)) throw error
+      await wait(50, cli.interrupts.requested)
+    }
+  }
+}
+
+export function clientFor(
+  config: Pick<ResolvedConfig, 'apiUrl'> & { readonly apiToken?: string | undefined },
+  options: { maxRetries?: number; retryRefused?: boolean; timeout?: number } = {},
+): Mags {
+  return new Mags({ apiUrl: config.apiUrl, apiToken: config.apiToken ?? null, transport: loopbackTransport, ...options })
+}
+
+function isStartable(config: ResolvedConfig): boolean {
+  const url = new URL(config.apiUrl)
+  if (config.apiUrlSource === 'default') return config.apiUrl === defaultApiUrl
+  return config.apiUrlSource === 'file' && url.protocol === 'http:' && isLoopback(url.hostname)
+}

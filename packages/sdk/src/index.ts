@@ -1,0 +1,25 @@
+export { type ConfigOptions, defaultApiUrl, isLoopback, type ResolvedConfig, resolveConfig } from './config/resolve-config.ts'
+export { connectionErrorFrom, MagsApiError, MagsConnectionError, MagsProtocolError } from './errors.ts'
+export { fetchTransport, type Transport, type TransportRequest, type TransportResponse } from './http/transport.ts'
+export { wait } from './http/wait.ts'
+export type { ExecEvent, ExecOptions } from './jobs/exec.ts'
+export type { FollowedRow, FollowOptions, JobEvent } from './jobs/follow-events.ts'
+export type { LogsOptions } from './jobs/logs.ts'
+export type { RunOptions, RunResult } from './jobs/run.ts'
+export type { CallOptions, ListOptions, UpdateOptions } from './jobs/status.ts'
+export { Mags, type MagsOptions } from './mags.ts'
+export type {
+  DoneWire,
+  ExecWire,
+  HealthWire,
+  Isolation,
+  JobListWire,
+  JobState,
+  LogRowWire,
+  LogsWire,
+  PoolStatusWire,
+  StatusWire,
+  SubmitWire,
+} from './wire/answers.ts'
+export { logRowBytes } from './wire/log-row-bytes.ts'
+export type { Answer } from './wire/names.ts'
