@@ -1,4 +1,4 @@
-import { mkdir } from 'node:fs/promises'
+import { mkdir, rm } from 'node:fs/promises'
 import { availableParallelism, totalmem } from 'node:os'
 import { join } from 'node:path'
 import type { HostApi } from '@mags/protocol'
@@ -81,6 +81,9 @@ export async function openHost(config: HostConfig): Promise<HostApi> {
     release: async ({ keepNetwork }) => {
       await network.close({ keep: keepNetwork })
       await mounter.close()
+      if (keepNetwork) return
+      await cgroups.remove(`/mags/${config.instance}`)
+      await rm(config.runDir, { recursive: true, force: true })
     },
   })
 }

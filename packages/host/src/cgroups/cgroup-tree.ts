@@ -1,5 +1,5 @@
 import { mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 
 /** Limits of one group; absent ones are left alone. */
@@ -52,6 +52,12 @@ const ignoreMissing = (error: unknown) => {
   if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
 }
 
+async function setLimit(file: string, value: string) {
+  await writeFile(file, value).catch((error: NodeJS.ErrnoException) => {
+    throw new Error(`the kernel refused the limit ${value} for ${basename(file)} (${error.code})`, { cause: error })
+  })
+}
+
 /** A group with processes that are just dying answers EBUSY for a moment. */
 async function removeDirectory(path: string) {
   for (let attempt = 0; ; attempt++) {
@@ -97,9 +103,9 @@ function unifiedTree(root: string): CgroupTree {
     },
     add: (path, pid) => writeFile(at(path, 'cgroup.procs'), `${pid}`),
     async setLimits(path, { vcpus, memoryMb, pids }) {
-      if (memoryMb !== undefined) await writeFile(at(path, 'memory.max'), `${memoryMb * 2 ** 20}`)
-      if (vcpus !== undefined) await writeFile(at(path, 'cpu.max'), `${Math.round(vcpus * cpuPeriodUs)} ${cpuPeriodUs}`)
-      if (pids !== undefined) await writeFile(at(path, 'pids.max'), `${pids}`)
+      if (memoryMb !== undefined) await setLimit(at(path, 'memory.max'), `${memoryMb * 2 ** 20}`)
+      if (vcpus !== undefined) await setLimit(at(path, 'cpu.max'), `${Math.round(vcpus * cpuPeriodUs)} ${cpuPeriodUs}`)
+      if (pids !== undefined) await setLimit(at(path, 'pids.max'), `${pids}`)
     },
     async freeze(path) {
       await writeFile(at(path, 'cgroup.freeze'), '1')
@@ -133,12 +139,12 @@ function splitTree(controllers: Readonly<Record<string, string>>): CgroupTree {
       await Promise.all(limited.map((controller) => writeFile(at(controller, path, 'cgroup.procs'), `${pid}`)))
     },
     async setLimits(path, { vcpus, memoryMb, pids }) {
-      if (memoryMb !== undefined) await writeFile(at('memory', path, 'memory.limit_in_bytes'), `${memoryMb * 2 ** 20}`)
+      if (memoryMb !== undefined) await setLimit(at('memory', path, 'memory.limit_in_bytes'), `${memoryMb * 2 ** 20}`)
       if (vcpus !== undefined) {
-        await writeFile(at('cpu', path, 'cpu.cfs_period_us'), `${cpuPeriodUs}`)
-        await writeFile(at('cpu', path, 'cpu.cfs_quota_us'), `${Math.round(vcpus * cpuPeriodUs)}`)
+        await setLimit(at('cpu', path, 'cpu.cfs_period_us'), `${cpuPeriodUs}`)
+        await setLimit(at('cpu', path, 'cpu.cfs_quota_us'), `${Math.round(vcpus * cpuPeriodUs)}`)
       }
-      if (pids !== undefined) await writeFile(at('pids', path, 'pids.max'), `${pids}`)
+      if (pids !== undefined) await setLimit(at('pids', path, 'pids.max'), `${pids}`)
     },
     async freeze(path) {
       await writeFile(at('freezer', path, 'freezer.state'), 'FROZEN')
@@ -150,12 +156,11 @@ function splitTree(controllers: Readonly<Record<string, string>>): CgroupTree {
       return Number(/^oom_kill (\d+)$/m.exec(control)?.[1] ?? 0)
     },
     async remove(path) {
-      // v1 has no cgroup.kill: a group that is still populated is thawed and its processes signalled until it is empty.
-      await tree.thaw(path).catch(ignoreMissing)
+      // v1 has no cgroup.kill: processes are signalled, in all groups below, until there are none.
       for (let round = 0; round < 100; round++) {
-        const procs = await readFile(at('freezer', path, 'cgroup.procs'), 'utf8').catch(() => '')
-        if (procs.trim() === '') break
-        for (const pid of procs.trim().split('\n')) signal(Number(pid))
+        const pids = await processesBelow(at('freezer', path))
+        if (pids.length === 0) break
+        for (const pid of pids) signal(pid)
         await delay(Math.min(2 ** round, 20))
       }
       await Promise.all(roots.map((root) => removeTree(join(root, path))))
@@ -163,6 +168,14 @@ function splitTree(controllers: Readonly<Record<string, string>>): CgroupTree {
     children: (path) => subdirectories(at('freezer', path)),
   }
   return tree
+}
+
+/** Processes of a v1 freezer group and the groups below; a frozen group is thawed, since what stands still cannot die. */
+async function processesBelow(dir: string): Promise<number[]> {
+  await writeFile(join(dir, 'freezer.state'), 'THAWED').catch(() => undefined)
+  const own = await readFile(join(dir, 'cgroup.procs'), 'utf8').catch(() => '')
+  const below = await Promise.all((await subdirectories(dir)).map((name) => processesBelow(join(dir, name))))
+  return [...own.split('\n').filter((line) => line !== '').map(Number), ...below.flat()]
 }
 
 function signal(pid: number) {

@@ -57,9 +57,11 @@ export class ContainerDriver implements SandboxDriver {
     return this.#deps.defaultShape
   }
 
-  async create(): Promise<Sandbox> {
+  async create(wanted: SandboxShape): Promise<Sandbox> {
     await using undo = new AsyncDisposableStack()
-    const { cgroups, defaultShape: shape } = this.#deps
+    const { cgroups, defaultShape } = this.#deps
+    // The disk is the slot's until attach finds that the job wants another.
+    const shape = { ...wanted, diskGb: defaultShape.diskGb }
     const slot = await this.#slots.take()
     undo.defer(() => this.#slots.giveBack(slot))
     const id = newSandboxId()
@@ -140,8 +142,8 @@ export class ContainerDriver implements SandboxDriver {
   }
 
   #sandboxDeps() {
-    const { mounter, cgroups, images, scratchDir, network } = this.#deps
-    return { mounter, cgroups, images, scratchDir, resolver: network.resolver }
+    const { mounter, cgroups, images, scratchDir, network, logger } = this.#deps
+    return { mounter, cgroups, images, scratchDir, resolver: network.resolver, logger }
   }
 
   async #startRuntime(id: string, dir: string, config: object): Promise<number> {

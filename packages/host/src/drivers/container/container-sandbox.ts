@@ -1,5 +1,6 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Logger } from 'pino'
 import type { AgentConnection } from '../../agent/connection.ts'
 import type { CgroupTree } from '../../cgroups/cgroup-tree.ts'
 import type { ImageCatalogue } from '../../images/image-catalogue.ts'
@@ -27,6 +28,7 @@ export interface ContainerSandboxDeps {
   readonly images: ImageCatalogue
   readonly scratchDir: string
   readonly resolver: string
+  readonly logger: Logger
 }
 
 export interface ContainerSandboxParts {
@@ -56,6 +58,7 @@ export class ContainerSandbox implements Sandbox {
   #record: ContainerRecord
   #destroying: Promise<void> | undefined
   #detached = false
+  #frozen = false
 
   constructor(deps: ContainerSandboxDeps, parts: ContainerSandboxParts) {
     this.#deps = deps
@@ -78,28 +81,29 @@ export class ContainerSandbox implements Sandbox {
     const { slot, record } = this.#parts
     if (slot === undefined) throw new Error('a sandbox that was taken back is attached already')
     const image = this.#deps.images.get(shape.image)
-    const sized = this.#applyShape(shape)
     const upperDir = shape.diskGb === this.shape.diskGb ? slot.scratchDir : await this.#makeExtraDisk(shape.diskGb)
-    await this.#deps.mounter.attach({ process: record.process, uidBase: slot.uidBase, volatile: true, lowerDirs: [image.rootfsDir], upperDir })
-    const { address } = slot.network
     await Promise.all([
-      sized,
-      this.agent.identity({
-        hostname: identity.hostname,
-        hosts: `127.0.0.1\tlocalhost\n${address}\t${identity.hostname}\n`,
-        resolvConf: `nameserver ${this.#deps.resolver}\n`,
-        machineId: `${crypto.randomUUID().replaceAll('-', '')}\n`,
-      }),
+      this.#applyShape(shape),
+      this.#deps.mounter.attach({ process: record.process, uidBase: slot.uidBase, volatile: true, lowerDirs: [image.rootfsDir], upperDir }),
     ])
+    const { address } = slot.network
+    await this.agent.identity({
+      hostname: identity.hostname,
+      hosts: `127.0.0.1\tlocalhost\n${address}\t${identity.hostname}\n`,
+      resolvConf: `nameserver ${this.#deps.resolver}\n`,
+      machineId: `${crypto.randomUUID().replaceAll('-', '')}\n`,
+    })
     this.#record = { ...this.#record, shape }
   }
 
-  freeze() {
-    return this.#deps.cgroups.freeze(this.#parts.cgroup)
+  async freeze() {
+    this.#frozen = true
+    await this.#deps.cgroups.freeze(this.#parts.cgroup)
   }
 
-  thaw() {
-    return this.#deps.cgroups.thaw(this.#parts.cgroup)
+  async thaw() {
+    await this.#deps.cgroups.thaw(this.#parts.cgroup)
+    this.#frozen = false
   }
 
   async ranOutOfMemory() {
@@ -126,12 +130,14 @@ export class ContainerSandbox implements Sandbox {
     const outOfMemory = await this.ranOutOfMemory().catch(() => false)
     const words = outOfMemory ? `ran out of memory (limit ${this.shape.memoryMb} MB)` : (error?.message ?? 'its first process ended')
     this.#destroying ??= this.#destroy({ reason: words })
+    await this.#destroying.catch((error: unknown) => this.#deps.logger.warn({ err: error, sandbox: this.id }, 'a dead sandbox could not be freed'))
   }
 
   async #destroy(death: SandboxDeath) {
     this.agent.close()
-    await this.#deps.cgroups.thaw(this.#parts.cgroup).catch(() => undefined)
-    await this.#deps.mounter.kill(this.#parts.record.process, killTimeoutMs)
+    if (this.#frozen) await this.thaw().catch(() => undefined)
+    // Should the mounter be gone, then removing the control group ends the processes; this is only the fast way.
+    await this.#deps.mounter.kill(this.#parts.record.process, killTimeoutMs).catch(() => undefined)
     if (this.#record.extraDisk !== undefined) await this.#removeExtraDisk(this.#record.extraDisk)
     this.#dead.resolve(death)
     await this.#parts.release()

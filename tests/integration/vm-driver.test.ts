@@ -1,0 +1,199 @@
+import { randomBytes } from 'node:crypto'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { ImageCatalogue, MounterClient, openCgroupTree, openNetwork, openVmDriver } from '@mags/host'
+import { pino } from 'pino'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type ConformanceSetup, describeDriverConformance } from '../../packages/host/src/drivers/conformance.ts'
+import type { Sandbox, SandboxDriver } from '../../packages/host/src/drivers/driver.ts'
+import { canTest, notRoot } from '../kit/require.ts'
+
+/** Real machines: needs root, QEMU, the guest kernel, the image and the native programs. MAGS_REQUIRE_VM=1 turns a skip into a failure. */
+const systemDir = process.env.MAGS_SYSTEM_DIR ?? '/var/lib/mags'
+const native = fileURLToPath(new URL('../../native/build/', import.meta.url))
+const shape = { image: 'debian-12', vcpus: 1, memoryMb: 256, diskGb: 2 }
+
+const missing = () =>
+  notRoot ??
+  [join(systemDir, 'kernels/current/vmlinux'), join(systemDir, 'images', shape.image, 'current/root.erofs'), join(native, 'agent'), join(native, 'mounter')]
+    .filter((path) => !existsSync(path))
+    .map((path) => `there is no ${path}; \`./mags setup\` makes it`)[0]
+
+const able = canTest('MAGS_REQUIRE_VM', missing())
+
+/** Everything of one daemon and its successor; templates are shared by all tests of this file. */
+async function openGround(cacheDir: string) {
+  await using undo = new AsyncDisposableStack()
+  const instance = randomBytes(3).toString('hex')
+  const logger = pino({ level: process.env.MAGS_TEST_LOG ?? 'silent' })
+  const dir = await mkdtemp(join(tmpdir(), 'mags-vm-'))
+  undo.defer(() => rm(dir, { recursive: true }))
+  const vmDir = join(dir, 'vm')
+  const mounter = await MounterClient.start({ binary: join(native, 'mounter'), logFile: join(dir, 'mounter.log') })
+  undo.defer(() => mounter.close())
+  const cgroups = await openCgroupTree()
+  undo.defer(() => cgroups.remove(`/mags/${instance}`))
+  const images = await ImageCatalogue.open(join(systemDir, 'images'))
+  const openDaemon = async () => {
+    const network = await openNetwork({ instance, runDir: dir, logger })
+    const driver = await openVmDriver({
+      kernelDir: join(systemDir, 'kernels/current'),
+      agentPath: join(native, 'agent'),
+      cacheDir,
+      vmDir,
+      images,
+      defaultShape: shape,
+      sealer: mounter,
+      taps: network,
+      cgroups,
+      cgroupParent: `/mags/${instance}/vm`,
+      logger,
+    })
+    return { network, driver }
+  }
+  let daemon = await openDaemon()
+  undo.defer(async () => {
+    await daemon.driver.close()
+    await daemon.network.close({ keep: false })
+  })
+  const held = undo.move()
+  return {
+    driver: daemon.driver,
+    vmDir,
+    reopen: async (): Promise<SandboxDriver> => {
+      await daemon.driver.close()
+      await daemon.network.close({ keep: true })
+      daemon = await openDaemon()
+      return daemon.driver
+    },
+    dispose: async () => {
+      await held.disposeAsync()
+      expect(machinesIn(vmDir)).toEqual([])
+    },
+  }
+}
+
+/** Process ids of the QEMUs whose root folder is below a folder. */
+function machinesIn(vmDir: string): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(`-chroot\0${vmDir}/`)
+      } catch {
+        return false
+      }
+    })
+    .map(Number)
+}
+
+async function processOf(vmDir: string, sandbox: Sandbox): Promise<number> {
+  const record = JSON.parse(await readFile(join(vmDir, sandbox.id, 'record.json'), 'utf8')) as { process: { pid: number } }
+  return record.process.pid
+}
+
+/** Runs a script to its end; what it wrote to standard output. */
+async function output(sandbox: Sandbox, script: string): Promise<string> {
+  let text = ''
+  const exec = sandbox.agent.exec({ argv: ['/bin/sh', '-c', script], env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' } }, (stream, _offset, bytes) => {
+    if (stream === 'stdout') text += bytes.toString()
+    return undefined
+  })
+  await exec.exit
+  exec.close()
+  return text
+}
+
+describe.skipIf(!able)('vm', () => {
+  let cacheDir: string
+  beforeAll(async () => {
+    cacheDir = await mkdtemp(join(tmpdir(), 'mags-vm-cache-'))
+  })
+  afterAll(() => rm(cacheDir, { recursive: true, force: true }))
+
+  describeDriverConformance(
+    'vm',
+    async (): Promise<ConformanceSetup> => {
+      const ground = await openGround(cacheDir)
+      return { ...ground, shape, real: true, kill: async (sandbox) => void process.kill(await processOf(ground.vmDir, sandbox), 'SIGKILL') }
+    },
+    { timeScale: 4 },
+  )
+
+  describe('clones of one template', { timeout: 120_000 }, () => {
+    let ground: Awaited<ReturnType<typeof openGround>>
+    let one: Sandbox
+    let two: Sandbox
+    beforeAll(async () => {
+      ground = await openGround(cacheDir)
+      ;[one, two] = await Promise.all([ground.driver.create(shape), ground.driver.create(shape)])
+      await Promise.all([one.attach({ hostname: 'clone-one' }, shape), two.attach({ hostname: 'clone-two' }, shape)])
+    })
+    afterAll(async () => {
+      await Promise.all([one?.destroy(), two?.destroy()])
+      await ground?.dispose()
+    })
+
+    it('differ in randomness, ids, addresses and names', async () => {
+      const facts = {
+        random: 'head -c 32 /dev/urandom | od -An -tx1',
+        uuid: 'cat /proc/sys/kernel/random/uuid',
+        bootId: 'cat /proc/sys/kernel/random/boot_id',
+        machineId: 'cat /etc/machine-id',
+        hostname: 'cat /proc/sys/kernel/hostname /etc/hostname',
+        mac: 'cat /sys/class/net/eth0/address',
+        fileSystem: 'cat /etc/hosts',
+      }
+      for (const [fact, script] of Object.entries(facts)) {
+        const [first, second] = await Promise.all([output(one, script), output(two, script)])
+        expect(first, fact).not.toBe('')
+        expect(first, fact).not.toBe(second)
+      }
+    })
+
+    it('have the right time, also after they slept', async () => {
+      const offMs = async () => Math.abs(Number(await output(one, 'date +%s%3N')) - Date.now())
+      expect(await offMs()).toBeLessThan(2_000)
+      await one.freeze()
+      await new Promise((resolve) => setTimeout(resolve, 3_000))
+      await one.thaw()
+      expect(await offMs()).toBeLessThan(2_000)
+    })
+
+    it('run under users of their own, without rights, in a root folder of their own', async () => {
+      const status = await Promise.all([one, two].map(async (sandbox) => readFile(`/proc/${await processOf(ground.vmDir, sandbox)}/status`, 'utf8')))
+      const [first, second] = status.map((text) => /^Uid:\s+(\d+)\s+\1\s+\1\s+\1$/m.exec(text)?.[1])
+      expect(Number(first)).toBeGreaterThan(1_000_000_000)
+      expect(Number(second)).toBeGreaterThan(1_000_000_000)
+      expect(first).not.toBe(second)
+      for (const text of status) expect(text).toMatch(/^CapEff:\s+0+$[\s\S]*^NoNewPrivs:\s+1$[\s\S]*^Seccomp:\s+2$/m)
+    })
+
+    it('gets a disk of another size when a job asks for it', async () => {
+      const big = await ground.driver.create(ground.driver.warmShape({ ...shape, diskGb: 5 }))
+      try {
+        await big.attach({ hostname: 'big' }, { ...shape, diskGb: 5 })
+        const kilobytes = Number(await output(big, 'df -k --output=size / | tail -n 1'))
+        expect(kilobytes).toBeGreaterThan(4.5 * 2 ** 20)
+        expect(await output(big, 'cat /etc/hostname; echo data > /root/file; cat /root/file')).toBe('big\ndata\n')
+      } finally {
+        await big.destroy()
+      }
+    })
+
+    it('tells why a machine is gone: the words of its kernel', async () => {
+      const doomed = await ground.driver.create(shape)
+      await doomed.attach({ hostname: 'doomed' }, shape)
+      const exec = doomed.agent.exec({ argv: ['/bin/sh', '-c', 'echo c > /proc/sysrq-trigger'], env: {} }, () => undefined)
+      exec.exit.catch(() => undefined)
+      exec.eof.catch(() => undefined)
+      exec.pid.catch(() => undefined)
+      expect((await doomed.died).reason).toMatch(/the guest (shut down|panicked)[\s\S]*sysrq/i)
+      await doomed.destroy()
+      expect(await readdir(ground.vmDir)).not.toContain(doomed.id)
+    })
+  })
+})

@@ -1,0 +1,56 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { pino } from 'pino'
+import { openCgroupTree } from '../../packages/host/src/cgroups/cgroup-tree.ts'
+import { openContainerDriver } from '../../packages/host/src/drivers/container/open-container-driver.ts'
+import type { SandboxShape } from '../../packages/host/src/drivers/driver.ts'
+import { ImageCatalogue } from '../../packages/host/src/images/image-catalogue.ts'
+import { MounterClient } from '../../packages/host/src/mounter/mounter-client.ts'
+import { openNetwork } from '../../packages/host/src/network/sandbox-network.ts'
+import { root } from './daemon.ts'
+
+export const systemDir = process.env.MAGS_SYSTEM_DIR ?? '/var/lib/mags'
+export const defaultShape: SandboxShape = { image: 'debian-12', vcpus: 1, memoryMb: 512, diskGb: 2 }
+const binary = (name: string) => join(root, 'native/build', name)
+
+/** Everything below a container driver, for real, in folders of its own. `open` may be called again, as the next daemon would. */
+export async function containerGround() {
+  await using undo = new AsyncDisposableStack()
+  const instance = crypto.randomUUID().replaceAll('-', '').slice(0, 6)
+  const runDir = `/run/mags/${instance}`
+  const dataDir = await mkdtemp('/var/tmp/mags-test-')
+  undo.defer(() => rm(dataDir, { recursive: true, force: true }))
+  undo.defer(() => rm(runDir, { recursive: true, force: true }))
+  const cgroups = await openCgroupTree()
+  undo.defer(() => cgroups.remove(`/mags/${instance}`))
+  const logger = pino({ level: 'silent' })
+
+  let close = async (_options: { keep: boolean }) => undefined as void
+  const open = async () => {
+    await close({ keep: true })
+    const mounter = await MounterClient.start({ binary: binary('mounter'), logFile: join(dataDir, 'mounter.log') })
+    const network = await openNetwork({ instance, runDir, logger })
+    close = async ({ keep }) => {
+      await network.close({ keep })
+      await mounter.close()
+    }
+    const driver = await openContainerDriver({
+      mounter,
+      network,
+      cgroups,
+      mounterBinary: binary('mounter'),
+      agentBinary: binary('agent'),
+      systemDir,
+      cgroupParent: `/mags/${instance}/container`,
+      runDir: join(runDir, 'c'),
+      scratchDir: join(dataDir, 'scratch'),
+      images: await ImageCatalogue.open(join(systemDir, 'images')),
+      defaultShape,
+      logger,
+    })
+    return { driver, network, mounter }
+  }
+  undo.defer(() => close({ keep: false }))
+  const lent = undo.move()
+  return { open, instance, runDir, dataDir, cgroups, [Symbol.asyncDispose]: () => lent.disposeAsync() }
+}
