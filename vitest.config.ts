@@ -1,13 +1,22 @@
 import { defineConfig } from 'vitest/config'
 
-/** Unit tests live beside their source and need no root; `tests/` holds what runs real sandboxes, servers and programs. */
+const resolve = { conditions: ['source'] }
+const ssr = { resolve: { conditions: ['source', 'node', 'import', 'default'] } }
+
+/**
+ * Unit tests live beside their source, need no root and run side by side. What is in `tests/` runs real sandboxes, servers and programs, looks at what the whole machine
+ * holds before and after, and so runs one file after the other.
+ */
 export default defineConfig({
-  resolve: { conditions: ['source'] },
-  ssr: { resolve: { conditions: ['source', 'node', 'import', 'default'] } },
   test: {
-    include: ['packages/*/src/**/*.test.ts', 'tests/**/*.test.ts'],
-    testTimeout: 30_000,
-    hookTimeout: 120_000,
     retry: 0,
+    projects: [
+      { resolve, ssr, test: { name: 'unit', include: ['packages/*/src/**/*.test.ts'], testTimeout: 30_000, hookTimeout: 60_000 } },
+      {
+        resolve,
+        ssr,
+        test: { name: 'system', include: ['tests/**/*.test.ts'], fileParallelism: false, sequence: { groupOrder: 1 }, testTimeout: 60_000, hookTimeout: 240_000 },
+      },
+    ],
   },
 })

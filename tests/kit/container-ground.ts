@@ -1,20 +1,29 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pino } from 'pino'
-import { openCgroupTree } from '../../packages/host/src/cgroups/cgroup-tree.ts'
+import { type CgroupTree, openCgroupTree } from '../../packages/host/src/cgroups/cgroup-tree.ts'
 import { openContainerDriver } from '../../packages/host/src/drivers/container/open-container-driver.ts'
-import type { SandboxShape } from '../../packages/host/src/drivers/driver.ts'
+import type { SandboxDriver, SandboxShape } from '../../packages/host/src/drivers/driver.ts'
 import { ImageCatalogue } from '../../packages/host/src/images/image-catalogue.ts'
 import { MounterClient } from '../../packages/host/src/mounter/mounter-client.ts'
-import { openNetwork } from '../../packages/host/src/network/sandbox-network.ts'
+import { openNetwork, type SandboxNetwork } from '../../packages/host/src/network/sandbox-network.ts'
 import { root } from './daemon.ts'
 
 export const systemDir = process.env.MAGS_SYSTEM_DIR ?? '/var/lib/mags'
 export const defaultShape: SandboxShape = { image: 'debian-12', vcpus: 1, memoryMb: 512, diskGb: 2 }
 const binary = (name: string) => join(root, 'native/build', name)
 
-/** Everything below a container driver, for real, in folders of its own. `open` may be called again, as the next daemon would. */
-export async function containerGround() {
+export interface ContainerGround extends AsyncDisposable {
+  readonly instance: string
+  readonly runDir: string
+  readonly dataDir: string
+  readonly cgroups: CgroupTree
+  /** May be called again, as the next daemon would. */
+  open(): Promise<{ driver: SandboxDriver; network: SandboxNetwork; mounter: MounterClient }>
+}
+
+/** Everything below a container driver, for real, in folders of its own. */
+export async function containerGround(): Promise<ContainerGround> {
   await using undo = new AsyncDisposableStack()
   const instance = crypto.randomUUID().replaceAll('-', '').slice(0, 6)
   const runDir = `/run/mags/${instance}`
@@ -25,7 +34,7 @@ export async function containerGround() {
   undo.defer(() => cgroups.remove(`/mags/${instance}`))
   const logger = pino({ level: 'silent' })
 
-  let close = async (_options: { keep: boolean }) => undefined as void
+  let close: (options: { keep: boolean }) => Promise<void> = async () => undefined
   const open = async () => {
     await close({ keep: true })
     const mounter = await MounterClient.start({ binary: binary('mounter'), logFile: join(dataDir, 'mounter.log') })

@@ -1,4 +1,4 @@
-import { readdir, readFile, readlink } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { runIn } from './namespace-program.ts'
 
 /** Everything of an instance's network that is visible on the host: links, tables, processes, mounts, files. Empty when nothing leaked. */
@@ -10,12 +10,7 @@ export async function findNetworkLeaks(instance: string, runDir: string): Promis
   const processes = []
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
     const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
-    if (command.startsWith('dnsmasq\0') && (await openFiles(pid)).some((file) => file.startsWith(runDir))) processes.push(`${pid} dnsmasq`)
+    if (command.includes(`mags-${instance}.invalid`)) processes.push(`${pid} dnsmasq`)
   }
   return [...links, ...tables, ...mounts, ...files, ...processes]
-}
-
-async function openFiles(pid: string): Promise<string[]> {
-  const names = await readdir(`/proc/${pid}/fd`).catch(() => [])
-  return Promise.all(names.map((name) => readlink(`/proc/${pid}/fd/${name}`).catch(() => '')))
 }

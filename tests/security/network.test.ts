@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { type AddressInfo, createServer } from 'node:net'
 import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -413,6 +413,26 @@ describe.skipIf(!isRoot && !required)('the network of a daemon', () => {
     const slot = await again.createContainerSlot(0)
     expect(await probe(slot.netnsPath, 'connect', [outsideAddresses.public, 80])).toBe('connected')
     await again.close({ keep: false })
+    expect(await findNetworkLeaks(instance, runDir)).toEqual([])
+    await rm(runDir, { recursive: true })
+  })
+
+  it('killed before the resolver was written down: the next start leaves one resolver, and no other', async () => {
+    const instance = newInstance()
+    const runDir = await mkdtemp(join(tmpdir(), 'mags-net-'))
+    const first = await openNetwork({ instance, runDir, logger, dnsServers: [nameServer] })
+    await first.close({ keep: true })
+    const resolvers = async () => (await findNetworkLeaks(instance, runDir)).filter((line) => line.endsWith(' dnsmasq'))
+    const before = await resolvers()
+    expect(before.length).toBe(1)
+    const record = join(runDir, 'network.json')
+    const { resolver: _, ...rest } = JSON.parse(await readFile(record, 'utf8')) as Record<string, unknown>
+    await writeFile(record, JSON.stringify(rest))
+    const second = await openNetwork({ instance, runDir, logger, dnsServers: [nameServer] })
+    const after = await resolvers()
+    expect(after.length).toBe(1)
+    expect(after).not.toEqual(before)
+    await second.close({ keep: false })
     expect(await findNetworkLeaks(instance, runDir)).toEqual([])
     await rm(runDir, { recursive: true })
   })

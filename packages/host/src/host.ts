@@ -10,7 +10,6 @@ import {
   type ScriptSpec,
 } from '@mags/protocol'
 import type { Sandbox, SandboxDriver, SandboxShape } from './drivers/driver.ts'
-import { hostnameOf } from './drivers/sandbox-id.ts'
 import type { ImageCatalogue } from './images/image-catalogue.ts'
 import type { WarmPool } from './pool/warm-pool.ts'
 import { HostSandbox } from './sandboxes/host-sandbox.ts'
@@ -145,12 +144,12 @@ export class Host implements HostApi {
   async #run(sandbox: Sandbox, shape: SandboxShape, script: ScriptSpec, sink: OutputSink): Promise<RunningSandbox> {
     const begin = performance.now()
     try {
-      await sandbox.attach({ hostname: hostnameOf(sandbox.id) }, shape)
+      await sandbox.attach(shape)
       return HostSandbox.start(sandbox, script, sink, () => performance.now() - begin)
     } catch (error) {
       await sandbox.destroy()
       const words = error instanceof Error ? error.message : String(error)
-      throw new MagsError('sandbox_failed', `the sandbox could not be given its file system: ${words}`, { cause: error })
+      throw new MagsError('sandbox_failed', `the sandbox could not be made ready: ${words}`, { cause: error })
     }
   }
 }

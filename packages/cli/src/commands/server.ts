@@ -13,7 +13,7 @@ export const serverCommand: CommandDefinition = (cli, done) =>
     .summary('run the server on this machine')
     .description('Runs the server on this machine, in the foreground. It writes its token to ~/.mags/config.json.')
     .option('--host <address>', 'address to listen on (127.0.0.1)')
-    .option('--port <port>', 'port to listen on (4747)', wholeNumber(1, 65_535))
+    .option('--port <port>', 'port to listen on (4747); 0 takes a free one', wholeNumber(0, 65_535))
     .option('--data-dir <folder>', 'where jobs, logs and images are kept')
     .option('--background', 'return once it answers, and print its address')
     .action(async ({ background, ...options }: ServerFlags) => {

@@ -175,7 +175,13 @@ async function processesBelow(dir: string): Promise<number[]> {
   await writeFile(join(dir, 'freezer.state'), 'THAWED').catch(() => undefined)
   const own = await readFile(join(dir, 'cgroup.procs'), 'utf8').catch(() => '')
   const below = await Promise.all((await subdirectories(dir)).map((name) => processesBelow(join(dir, name))))
-  return [...own.split('\n').filter((line) => line !== '').map(Number), ...below.flat()]
+  return [
+    ...own
+      .split('\n')
+      .filter((line) => line !== '')
+      .map(Number),
+    ...below.flat(),
+  ]
 }
 
 function signal(pid: number) {

@@ -26,7 +26,7 @@ export function describeDriverConformance(name: string, setUp: () => Promise<Con
 
     const attached = async () => {
       const sandbox = await setup.driver.create(setup.driver.warmShape(setup.shape))
-      await sandbox.attach({ hostname: hostnameOf(sandbox.id) }, setup.shape)
+      await sandbox.attach(setup.shape)
       return sandbox
     }
     /** A sandbox for one test that may ruin it. */
@@ -338,7 +338,7 @@ export function describeDriverConformance(name: string, setUp: () => Promise<Con
         const sandbox = await setup.driver.create(setup.driver.warmShape(broken.shape))
         try {
           // An image may be chosen as late as here.
-          await sandbox.attach({ hostname: hostnameOf(sandbox.id) }, broken.shape)
+          await sandbox.attach(broken.shape)
         } finally {
           await sandbox.destroy()
         }
@@ -362,7 +362,7 @@ export function describeDriverConformance(name: string, setUp: () => Promise<Con
       const { driver, shape } = setup
       const make = async () => {
         const sandbox = await driver.create(driver.warmShape(shape))
-        await sandbox.attach({ hostname: hostnameOf(sandbox.id) }, shape)
+        await sandbox.attach(shape)
         return sandbox
       }
       const [kept, left] = await Promise.all([make(), make()])

@@ -9,11 +9,6 @@ export interface SandboxShape {
   readonly diskGb: number
 }
 
-/** What makes this machine itself rather than a copy of a template. */
-export interface SandboxIdentity {
-  readonly hostname: string
-}
-
 /** How and why a sandbox ended, for the job's system log. */
 export interface SandboxDeath {
   readonly reason: string
@@ -29,7 +24,7 @@ export interface SandboxDriver {
   readonly isolation: Isolation
   /** The shape that is kept warm for jobs of this shape: what can still be changed at attach is folded away, so that one warm sandbox serves many shapes. */
   warmShape(shape: SandboxShape): SandboxShape
-  /** Makes a warm sandbox: agent connected, no root file system of a job yet. Rejects with the last words of what failed. */
+  /** Makes a warm sandbox: agent connected, the image under a fresh upper as its root, an identity of its own. Rejects with the last words of what failed. */
   create(shape: SandboxShape): Promise<Sandbox>
   /** Takes back a sandbox of an earlier daemon by its record's id; undefined when it is dead (what it held is freed). */
   adopt(id: string): Promise<Sandbox | undefined>
@@ -53,8 +48,8 @@ export interface Sandbox {
   readonly shape: SandboxShape
   readonly isolation: Isolation
   readonly agent: AgentConnection
-  /** Image under a fresh upper becomes `/`, identity is set, sizes folded away by `warmShape` are applied. Once. */
-  attach(identity: SandboxIdentity, shape: SandboxShape): Promise<void>
+  /** Makes it ready for a job of this shape: what `warmShape` folded away is applied, and what must be fresh (clock, randomness) is renewed. Once. */
+  attach(shape: SandboxShape): Promise<void>
   /** True when the limit on memory ended a program in it so far. */
   ranOutOfMemory(): Promise<boolean>
   freeze(): Promise<void>

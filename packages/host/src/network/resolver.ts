@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { MagsError } from '@mags/protocol'
 import { identifyProcess, isAlive, type ProcessIdentity } from '../recover/process-identity.ts'
@@ -7,6 +7,7 @@ import type { DnsUpstream } from './dns-upstreams.ts'
 import { formatRange, type Ipv4Range, rangesOverlap } from './ipv4-range.ts'
 
 export interface ResolverPlan {
+  readonly instance: string
   readonly netnsPath: string
   readonly logFile: string
   /** Address it listens on. */
@@ -31,11 +32,26 @@ export function resolverArgs(plan: ResolverPlan): string[] {
   const refused = plan.denied.filter((range) => !plan.allowed.some((allowed) => rangesOverlap(range, allowed)))
   return [
     ...['--keep-in-foreground', '--conf-file=/dev/null', '--pid-file', '--log-facility=-', '--no-hosts', '--no-resolv', '--no-poll'],
+    resolverLabel(plan.instance),
     ...['--port=53', `--listen-address=${plan.address}`, '--bind-interfaces'],
     ...['--cache-size=1000', '--dns-forward-max=500', '--edns-packet-max=1232', '--bogus-priv', '--domain-needed', '--filter-AAAA'],
     ...refused.map((range) => `--bogus-nxdomain=${formatRange(range)}`),
     ...plan.upstreams.map((upstream) => `--server=${upstream.address}#${upstream.port}`),
   ]
+}
+
+/** Tells whose it is, to `ps` and to us; for dnsmasq a domain that it answers by itself, of a top level that does not exist (RFC 6761). */
+function resolverLabel(instance: string): string {
+  return `--local=/mags-${instance}.invalid/`
+}
+
+/** Every resolver of an instance, also one whose daemon was killed before it could write it down. */
+export async function findResolvers(instance: string): Promise<ProcessIdentity[]> {
+  const label = `\0${resolverLabel(instance)}\0`
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
+  const commands = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')))
+  const found = await Promise.all(pids.filter((_, place) => commands[place]?.includes(label)).map((pid) => identifyProcess(Number(pid))))
+  return found.filter((each) => each !== undefined)
 }
 
 /** Oldest dnsmasq that knows --filter-AAAA. */

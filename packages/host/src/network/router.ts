@@ -8,7 +8,7 @@ import { gatewayAddress, gatewayMac, slotOfLink } from './address-plan.ts'
 import { renderHostRules, uplinkAddresses } from './host-rules.ts'
 import { formatRange, type Ipv4Range, parseRange } from './ipv4-range.ts'
 import { createNamespace, isPinned, pinNamespaceOf, runAnyInNamespace, runInNamespace, unpinNamespaces } from './namespace.ts'
-import { type RunningResolver, resolverArgs, startResolver, stopResolver } from './resolver.ts'
+import { findResolvers, type RunningResolver, resolverArgs, startResolver, stopResolver } from './resolver.ts'
 import { type LiveSlot, type RouterRules, renderRouterRules } from './router-rules.ts'
 import { hostNames, linkExists } from './sweep-networks.ts'
 
@@ -106,10 +106,12 @@ async function makeRouter(plan: RouterPlan): Promise<OpenedRouter> {
   ]
   await runInNamespace(paths.router, 'ip', ['-batch', '-'], { input: `${routerLines.join('\n')}\n` })
   await runInNamespace(paths.router, 'sh', ['-c', routerTuning])
-  await openHostSide(plan, plan.uplink)
-  const opened = await withResolver(plan, found)
+  // Both are waited for even if one fails: undoing must not overtake the other.
+  const [host, resolver] = await Promise.allSettled([openHostSide(plan, plan.uplink), withResolver(plan, found)])
+  if (host.status === 'rejected') throw host.reason
+  if (resolver.status === 'rejected') throw resolver.reason
   undo.move()
-  return { record: opened, slots: [] }
+  return { record: resolver.value, slots: [] }
 }
 
 /** The table is loaded after the link exists (a sweep of another daemon removes tables without link) and before it is up. */
@@ -193,8 +195,7 @@ async function listSlots(router: string, subnet: Ipv4Range): Promise<LiveSlot[]>
 export async function removeRouter(instance: string, runDir: string) {
   const paths = routerPaths(runDir)
   const { link, table } = hostNames(instance)
-  const record = await readRecord<RouterRecord>(paths.record)
-  if (record?.resolver !== undefined) await stopResolver(record.resolver.process)
+  for (const resolver of await findResolvers(instance)) await stopResolver(resolver)
   if (await linkExists(link)) await run('ip', ['link', 'delete', link])
   await runAny('nft', ['delete', 'table', 'inet', table])
   await unpinAll(runDir)

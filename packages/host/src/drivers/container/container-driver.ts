@@ -3,17 +3,18 @@ import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { connectAgent } from '../../agent/connect-agent.ts'
+import type { AgentIdentity } from '../../agent/connection.ts'
 import type { CgroupTree } from '../../cgroups/cgroup-tree.ts'
 import type { ImageCatalogue } from '../../images/image-catalogue.ts'
 import type { MounterClient } from '../../mounter/mounter-client.ts'
 import type { SandboxNetwork } from '../../network/sandbox-network.ts'
-import { identifyProcess, isAlive } from '../../recover/process-identity.ts'
+import { identifyProcess, isAlive, type ProcessIdentity } from '../../recover/process-identity.ts'
 import { readRecord, readRecords, writeRecord } from '../../recover/record-file.ts'
 import { startResident } from '../../run.ts'
 import type { Sandbox, SandboxDriver, SandboxShape } from '../driver.ts'
 import { hostnameOf, newSandboxId } from '../sandbox-id.ts'
 import { type ContainerRecord, ContainerSandbox } from './container-sandbox.ts'
-import { ContainerSlots } from './container-slots.ts'
+import { type ContainerSlot, ContainerSlots } from './container-slots.ts'
 import { ociConfig } from './oci-config.ts'
 
 export interface ContainerDriverDeps {
@@ -39,8 +40,8 @@ const createTimeoutMs = 10_000
 const recordName = 'record.json'
 
 /**
- * Containers by an OCI runtime, kept warm: each runs only the agent in a tiny read-only root, with its namespaces, limits, filters and network in place. At attach the job's root file system is
- * swapped in under it (see native/mounter). Image, processors, memory and disk are all applied then, so one warm container serves every job.
+ * Containers by an OCI runtime, kept warm. Each starts with only the agent in a tiny read-only root, with its namespaces, limits, filters and network in place; then the root file system
+ * (image under a fresh upper) is swapped in under it, by native/mounter. All that is done ahead of time: a job that comes only changes limits on processors and memory, if it wants others.
  */
 export class ContainerDriver implements SandboxDriver {
   readonly isolation = 'container'
@@ -53,15 +54,15 @@ export class ContainerDriver implements SandboxDriver {
     this.#slots = new ContainerSlots({ ...deps, diskGb: deps.defaultShape.diskGb })
   }
 
-  warmShape() {
-    return this.#deps.defaultShape
+  warmShape(shape: SandboxShape): SandboxShape {
+    const { vcpus, memoryMb } = this.#deps.defaultShape
+    return { ...shape, vcpus, memoryMb }
   }
 
-  async create(wanted: SandboxShape): Promise<Sandbox> {
+  async create(shape: SandboxShape): Promise<Sandbox> {
     await using undo = new AsyncDisposableStack()
-    const { cgroups, defaultShape } = this.#deps
-    // The disk is the slot's until attach finds that the job wants another.
-    const shape = { ...wanted, diskGb: defaultShape.diskGb }
+    const { cgroups, images, defaultShape } = this.#deps
+    const image = images.get(shape.image)
     const slot = await this.#slots.take()
     undo.defer(() => this.#slots.giveBack(slot))
     const id = newSandboxId()
@@ -69,32 +70,21 @@ export class ContainerDriver implements SandboxDriver {
     const cgroup = `${this.#deps.cgroupParent}/${id}`
     await mkdir(dir, { recursive: true, mode: 0o700 })
     undo.defer(() => rm(dir, { recursive: true, force: true }))
-    const draft: ContainerRecord = { id, slot: slot.index, shape, keep: false }
+    const draft: ContainerRecord = { id, slot: slot.index, shape, ownDisk: shape.diskGb !== defaultShape.diskGb, keep: false }
     await writeRecord(join(dir, recordName), draft)
+    const upperDir = draft.ownDisk ? await this.#slots.makeDisk(id, shape.diskGb) : slot.scratchDir
+    if (draft.ownDisk) undo.defer(() => this.#slots.removeDisk(id))
     undo.defer(() => this.#removeRuntimeState(id))
     undo.defer(() => cgroups.remove(cgroup))
-    const pid = await this.#startRuntime(id, dir, {
-      ...ociConfig({
-        hostname: hostnameOf(id),
-        warmRootDir: this.#deps.warmRootDir,
-        netnsPath: slot.network.netnsPath,
-        cgroupsPath: cgroup,
-        uidBase: slot.uidBase,
-        shape,
-        pidsLimit,
-        seccompBpf: this.#deps.seccompBpf,
-        args: ['/agent', 'container'],
-      }),
-    })
-    const process = await identifyProcess(pid)
-    if (process === undefined) throw new Error(`the sandbox's first process ended at once: ${await lastWords(dir)}`)
-    await shieldFromOom(pid)
+    const process = await this.#startRuntime(id, dir, cgroup, slot, shape)
     const agent = await connectAgent(join(dir, 'agent.sock'), { timeoutMs: createTimeoutMs })
     undo.defer(() => agent.close())
+    await this.#deps.mounter.attach({ process, uidBase: slot.uidBase, volatile: true, lowerDirs: [image.rootfsDir], upperDir })
+    await agent.identity(identityFiles(hostnameOf(id), slot.network.address, this.#deps.network.resolver))
     const record = { ...draft, process }
     await writeRecord(join(dir, recordName), record)
     const lent = undo.move()
-    return new ContainerSandbox(this.#sandboxDeps(), { record, dir, cgroup, agent, slot, release: () => lent.disposeAsync() })
+    return new ContainerSandbox(this.#deps, { record, dir, cgroup, agent, release: () => lent.disposeAsync() })
   }
 
   async adopt(id: string): Promise<Sandbox | undefined> {
@@ -119,7 +109,7 @@ export class ContainerDriver implements SandboxDriver {
       if (network !== undefined) await this.#deps.network.free(network)
       this.#slots.forget(record.slot)
     }
-    return new ContainerSandbox(this.#sandboxDeps(), { record: { ...record, process }, dir, cgroup, agent, release })
+    return new ContainerSandbox(this.#deps, { record: { ...record, process }, dir, cgroup, agent, release })
   }
 
   async sweep() {
@@ -141,26 +131,47 @@ export class ContainerDriver implements SandboxDriver {
     // Slots are files and mounts of helpers that end with the daemon; nothing of the driver's own is left.
   }
 
-  #sandboxDeps() {
-    const { mounter, cgroups, images, scratchDir, network, logger } = this.#deps
-    return { mounter, cgroups, images, scratchDir, resolver: network.resolver, logger }
-  }
-
-  async #startRuntime(id: string, dir: string, config: object): Promise<number> {
+  /** Starts the container; resolves with its first process, the agent. */
+  async #startRuntime(id: string, dir: string, cgroupsPath: string, slot: ContainerSlot, shape: SandboxShape): Promise<ProcessIdentity> {
+    const { warmRootDir, seccompBpf, runtime, mounterBinary } = this.#deps
+    const config = ociConfig({
+      hostname: hostnameOf(id),
+      warmRootDir,
+      netnsPath: slot.network.netnsPath,
+      cgroupsPath,
+      uidBase: slot.uidBase,
+      shape,
+      pidsLimit,
+      seccompBpf,
+      args: ['/agent', 'container'],
+    })
     await writeFile(join(dir, 'config.json'), JSON.stringify(config))
     const pidFile = join(dir, 'pid')
-    const runtime = [this.#deps.runtime, '--root', this.#runtimeRoot(), '--cgroup-manager=cgroupfs']
+    const command = [
+      runtime,
+      '--root',
+      this.#runtimeRoot(),
+      '--cgroup-manager=cgroupfs',
+      'run',
+      '--detach',
+      '--preserve-fds=1',
+      '--pid-file',
+      pidFile,
+      '--bundle',
+      dir,
+      id,
+    ]
     // The runtime gives its standard streams to root of the container, so they must never be a device of the host's: a pipe and a file.
-    const child = startResident(
-      this.#deps.mounterBinary,
-      ['listen', join(dir, 'agent.sock'), ...runtime, 'run', '--detach', '--preserve-fds=1', '--pid-file', pidFile, '--bundle', dir, id],
-      { logFile: join(dir, 'runtime.log'), stdin: 'pipe' },
-    )
+    const child = startResident(mounterBinary, ['listen', join(dir, 'agent.sock'), ...command], { logFile: join(dir, 'runtime.log'), stdin: 'pipe' })
     child.stdin?.on('error', () => undefined)
     const [code] = await once(child, 'exit', { signal: AbortSignal.timeout(createTimeoutMs) })
     child.stdin?.destroy()
-    if (code !== 0) throw new Error(`${this.#deps.runtime} could not start a container (exit ${code}): ${await lastWords(dir)}`)
-    return Number(await readFile(pidFile, 'utf8'))
+    if (code !== 0) throw new Error(`${runtime} could not start a container (exit ${code}): ${await lastWords(dir)}`)
+    const pid = Number(await readFile(pidFile, 'utf8'))
+    const process = await identifyProcess(pid)
+    if (process === undefined) throw new Error(`the sandbox's first process ended at once: ${await lastWords(dir)}`)
+    await shieldFromOom(pid)
+    return process
   }
 
   #runtimeRoot() {
@@ -173,8 +184,17 @@ export class ContainerDriver implements SandboxDriver {
 
   async #free(record: ContainerRecord, dir: string) {
     await this.#removeRuntimeState(record.id)
-    if (record.extraDisk !== undefined) await rm(`${record.extraDisk}.img`, { force: true })
+    if (record.ownDisk) await this.#slots.removeDisk(record.id)
     await rm(dir, { recursive: true, force: true })
+  }
+}
+
+function identityFiles(hostname: string, address: string, resolver: string): AgentIdentity {
+  return {
+    hostname,
+    hosts: `127.0.0.1\tlocalhost\n${address}\t${hostname}\n`,
+    resolvConf: `nameserver ${resolver}\n`,
+    machineId: `${crypto.randomUUID().replaceAll('-', '')}\n`,
   }
 }
 

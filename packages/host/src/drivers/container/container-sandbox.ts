@@ -1,14 +1,11 @@
-import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import type { AgentConnection } from '../../agent/connection.ts'
 import type { CgroupTree } from '../../cgroups/cgroup-tree.ts'
-import type { ImageCatalogue } from '../../images/image-catalogue.ts'
 import type { MounterClient } from '../../mounter/mounter-client.ts'
 import type { ProcessIdentity } from '../../recover/process-identity.ts'
 import { writeRecord } from '../../recover/record-file.ts'
-import type { Sandbox, SandboxDeath, SandboxIdentity, SandboxShape } from '../driver.ts'
-import { type ContainerSlot, makeScratchImage } from './container-slots.ts'
+import type { Sandbox, SandboxDeath, SandboxShape } from '../driver.ts'
 
 /** `record.json` of a container's run folder: all that is needed to free it, or to take it back. */
 export interface ContainerRecord {
@@ -17,17 +14,14 @@ export interface ContainerRecord {
   readonly shape: SandboxShape
   /** Absent until the runtime has reported it. */
   readonly process?: ProcessIdentity
-  /** An own disk, made because the job wanted another size than the slot's. */
-  readonly extraDisk?: string
+  /** It has a disk of its own, named after it, because another size than the slots' was wanted. */
+  readonly ownDisk: boolean
   readonly keep: boolean
 }
 
 export interface ContainerSandboxDeps {
   readonly mounter: MounterClient
   readonly cgroups: CgroupTree
-  readonly images: ImageCatalogue
-  readonly scratchDir: string
-  readonly resolver: string
   readonly logger: Logger
 }
 
@@ -36,8 +30,6 @@ export interface ContainerSandboxParts {
   readonly dir: string
   readonly cgroup: string
   readonly agent: AgentConnection
-  /** Absent when taken back from an earlier daemon: its slot is then not recycled. */
-  readonly slot?: ContainerSlot
   /** Frees what the driver lent, after the processes are dead. */
   readonly release: () => Promise<void>
 }
@@ -77,22 +69,11 @@ export class ContainerSandbox implements Sandbox {
     return this.#record.shape
   }
 
-  async attach(identity: SandboxIdentity, shape: SandboxShape) {
-    const { slot, record } = this.#parts
-    if (slot === undefined) throw new Error('a sandbox that was taken back is attached already')
-    const image = this.#deps.images.get(shape.image)
-    const upperDir = shape.diskGb === this.shape.diskGb ? slot.scratchDir : await this.#makeExtraDisk(shape.diskGb)
-    await Promise.all([
-      this.#applyShape(shape),
-      this.#deps.mounter.attach({ process: record.process, uidBase: slot.uidBase, volatile: true, lowerDirs: [image.rootfsDir], upperDir }),
-    ])
-    const { address } = slot.network
-    await this.agent.identity({
-      hostname: identity.hostname,
-      hosts: `127.0.0.1\tlocalhost\n${address}\t${identity.hostname}\n`,
-      resolvConf: `nameserver ${this.#deps.resolver}\n`,
-      machineId: `${crypto.randomUUID().replaceAll('-', '')}\n`,
-    })
+  async attach(shape: SandboxShape) {
+    const { vcpus, memoryMb } = this.shape
+    if (shape.vcpus !== vcpus || shape.memoryMb !== memoryMb) {
+      await this.#deps.cgroups.setLimits(this.#parts.cgroup, { vcpus: shape.vcpus, memoryMb: shape.memoryMb })
+    }
     this.#record = { ...this.#record, shape }
   }
 
@@ -138,29 +119,8 @@ export class ContainerSandbox implements Sandbox {
     if (this.#frozen) await this.thaw().catch(() => undefined)
     // Should the mounter be gone, then removing the control group ends the processes; this is only the fast way.
     await this.#deps.mounter.kill(this.#parts.record.process, killTimeoutMs).catch(() => undefined)
-    if (this.#record.extraDisk !== undefined) await this.#removeExtraDisk(this.#record.extraDisk)
     this.#dead.resolve(death)
     await this.#parts.release()
-  }
-
-  async #applyShape(shape: SandboxShape) {
-    if (shape.vcpus === this.shape.vcpus && shape.memoryMb === this.shape.memoryMb) return
-    await this.#deps.cgroups.setLimits(this.#parts.cgroup, { vcpus: shape.vcpus, memoryMb: shape.memoryMb })
-  }
-
-  async #makeExtraDisk(diskGb: number) {
-    const dir = join(this.#deps.scratchDir, this.id)
-    await this.#saveRecord({ ...this.#record, extraDisk: dir })
-    await makeScratchImage(`${dir}.img`, diskGb)
-    await this.#deps.mounter.mountImage(`${dir}.img`, dir)
-    await this.#deps.mounter.resetUpper(dir)
-    return dir
-  }
-
-  async #removeExtraDisk(dir: string) {
-    await this.#deps.mounter.unmount(dir).catch(() => undefined)
-    await rm(`${dir}.img`, { force: true })
-    await rm(dir, { recursive: true, force: true })
   }
 
   async #saveRecord(record: ContainerRecord) {

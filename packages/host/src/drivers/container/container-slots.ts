@@ -79,16 +79,33 @@ export class ContainerSlots {
     }
   }
 
+  /** A disk of another size for one sandbox; resolves with where it is mounted, empty. */
+  makeDisk(id: string, diskGb: number) {
+    return this.#mountNew(id, diskGb)
+  }
+
+  /** Removes such a disk; no error when it is gone already. */
+  async removeDisk(id: string) {
+    const dir = join(this.#deps.scratchDir, id)
+    await this.#deps.mounter.unmount(dir).catch(() => undefined)
+    await rm(`${dir}.img`, { force: true })
+    await rm(dir, { recursive: true, force: true })
+  }
+
   #nextIndex() {
     for (let index = 0; index < maxSlots; index++) if (!this.#used.has(index)) return index
     throw new Error(`all ${maxSlots} sandbox slots of this machine are in use`)
   }
 
-  async #makeScratch(index: number) {
-    const dir = join(this.#deps.scratchDir, `${index}`)
+  #makeScratch(index: number) {
+    return this.#mountNew(`${index}`, this.#deps.diskGb)
+  }
+
+  async #mountNew(name: string, diskGb: number) {
+    const dir = join(this.#deps.scratchDir, name)
     const file = `${dir}.img`
     await mkdir(dir, { recursive: true, mode: 0o700 })
-    await makeScratchImage(file, this.#deps.diskGb)
+    await makeScratchImage(file, diskGb)
     await this.#deps.mounter.mountImage(file, dir)
     await this.#deps.mounter.resetUpper(dir)
     return dir
@@ -106,7 +123,7 @@ export class ContainerSlots {
 /**
  * A sparse file with an ext4 file system of this size. No journal: what is on it does not outlive its sandbox. Source: mkfs.ext4(8).
  */
-export async function makeScratchImage(file: string, diskGb: number) {
+async function makeScratchImage(file: string, diskGb: number) {
   await rm(file, { force: true })
   const image = await open(file, 'wx', 0o600)
   try {

@@ -1,5 +1,6 @@
 import { type Isolation, MagsError } from '@mags/protocol'
-import type { Sandbox, SandboxDeath, SandboxIdentity, SandboxShape } from '../driver.ts'
+import type { Sandbox, SandboxDeath, SandboxShape } from '../driver.ts'
+import { hostnameOf } from '../sandbox-id.ts'
 import { FakeAgent } from './fake-agent.ts'
 import type { FakeMachine } from './fake-machine.ts'
 
@@ -21,13 +22,14 @@ export class FakeSandbox implements Sandbox {
     this.died = machine.died.then((reason) => ({ reason }))
   }
 
-  async attach(identity: SandboxIdentity, _shape: SandboxShape): Promise<void> {
+  async attach(_shape: SandboxShape): Promise<void> {
     if (this.#machine.attached) throw new MagsError('sandbox_failed', 'the sandbox is attached already')
     this.#machine.attached = true
     for (const path of ['/root', '/tmp']) this.#machine.files.makeDirectory(path, { mode: 0o755, parents: true })
+    const hostname = hostnameOf(this.id)
     await this.agent.identity({
-      hostname: identity.hostname,
-      hosts: `127.0.0.1\tlocalhost\n10.0.0.1\t${identity.hostname}\n`,
+      hostname,
+      hosts: `127.0.0.1\tlocalhost\n10.0.0.1\t${hostname}\n`,
       resolvConf: 'nameserver 10.0.0.254\n',
       machineId: `${this.id.padStart(32, '0')}\n`,
     })

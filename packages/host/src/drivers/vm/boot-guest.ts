@@ -1,0 +1,102 @@
+import { join } from 'node:path'
+import { MagsError } from '@mags/protocol'
+import { connectAgent } from '../../agent/connect-agent.ts'
+import type { AgentConnection } from '../../agent/connection.ts'
+import type { Initramfs } from './initramfs.ts'
+import { guestWords, type Machine, startMachine } from './machine.ts'
+
+/** What all guests of this host have in common. */
+export interface GuestParts {
+  readonly accelerator: 'kvm' | 'tcg'
+  readonly kernelPath: string
+  /** SHA-256 of the kernel. */
+  readonly kernelDigest: string
+  readonly initramfs: Initramfs
+  readonly qemuVersion: string
+  /** The host's processor, whose features a KVM guest has seen; empty for emulation. */
+  readonly cpuModel: string
+  readonly tscKhz: number
+  /** Size of the disk a guest sees before a workspace is swapped in. */
+  readonly placeholderGb: number
+}
+
+export interface BootGuestOptions {
+  /** QEMU's root folder, empty. */
+  readonly directory: string
+  readonly uid: number
+  readonly vcpus: number
+  readonly memoryMb: number
+  /** Made by QEMU; the guest's RAM. */
+  readonly ramFile: string
+  readonly imageFile: string
+  readonly timeoutMs: number
+}
+
+export interface BootedGuest {
+  readonly machine: Machine
+  readonly agent: AgentConnection
+}
+
+const attemptMs = 1_000
+
+/** Boots a guest from its kernel until its agent answers. Rejects with MagsError 'sandbox_failed' and the last words of the guest or of QEMU; nothing is left running then. */
+export async function bootGuest(parts: GuestParts, options: BootGuestOptions): Promise<BootedGuest> {
+  const { directory, timeoutMs } = options
+  const machine = await startMachine({
+    config: {
+      name: `mags-boot-${options.vcpus}-${options.memoryMb}`,
+      accelerator: parts.accelerator,
+      vcpus: options.vcpus,
+      memoryMb: options.memoryMb,
+      ramPath: options.ramFile,
+      ramShared: true,
+      kernelPath: parts.kernelPath,
+      initramfsPath: parts.initramfs.path,
+      rootPath: options.imageFile,
+      placeholderBytes: parts.placeholderGb * 2 ** 30,
+      directory,
+      qmpPath: join(directory, 'qmp'),
+      agentPath: join(directory, 'agent.sock'),
+      uid: options.uid,
+      tscKhz: parts.tscKhz,
+    },
+    logFile: join(directory, 'qemu.log'),
+    timeoutMs,
+  })
+  try {
+    return { machine, agent: await connectAgentOf(machine, join(directory, 'agent.sock'), timeoutMs) }
+  } catch (error) {
+    const words = guestWords(await machine.readConsole())
+    await machine.kill()
+    if (words === '' || !(error instanceof MagsError) || error.message.includes(words)) throw error
+    throw new MagsError('sandbox_failed', `${error.message}; the guest's last words: ${words}`, { cause: error })
+  }
+}
+
+/**
+ * Connects to the agent of a running guest; does not wait longer for one that has died. An attempt is given up early and made again: the guest's kernel may hear of our bytes before it hears
+ * that somebody connected, and an agent that then reads a hang-up throws our greeting away.
+ */
+export async function connectAgentOf(machine: Machine, agentPath: string, timeoutMs: number): Promise<AgentConnection> {
+  const deadline = performance.now() + timeoutMs
+  let died: string | undefined
+  const dying = machine.stopped.then((why) => {
+    died = why
+    return undefined
+  })
+  for (;;) {
+    const connecting = connectAgent(agentPath, { timeoutMs: Math.min(attemptMs, Math.max(1, deadline - performance.now())) })
+    try {
+      const agent = await Promise.race([connecting, dying])
+      if (agent !== undefined) return agent
+    } catch (error) {
+      if (died === undefined && performance.now() >= deadline) throw error
+    }
+    if (died === undefined) continue
+    connecting.then(
+      (agent) => agent.close(),
+      () => undefined,
+    )
+    throw new MagsError('sandbox_failed', `a virtual machine died before its agent answered: ${died}`)
+  }
+}

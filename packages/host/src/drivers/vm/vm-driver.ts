@@ -1,0 +1,273 @@
+import { chown, mkdir, open, readdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { MagsError } from '@mags/protocol'
+import type { Logger } from 'pino'
+import type { CgroupTree } from '../../cgroups/cgroup-tree.ts'
+import type { Image } from '../../images/image-catalogue.ts'
+import { readRecord, writeRecord } from '../../recover/record-file.ts'
+import type { Sandbox, SandboxDriver, SandboxShape } from '../driver.ts'
+import { hostnameOf, newSandboxId } from '../sandbox-id.ts'
+import { type Accelerator, probeAccelerator } from './accelerator.ts'
+import { connectAgentOf, type GuestParts } from './boot-guest.ts'
+import { findMachines } from './find-machines.ts'
+import { readGuestParts } from './guest-parts.ts'
+import { adoptMachine, killProcess, type Machine, startMachine } from './machine.ts'
+import { loadState } from './migrate.ts'
+import type { RamSealer } from './ram-sealer.ts'
+import { type TemplateParts, TemplateStore } from './template-store.ts'
+import { recordName, type VmRecord } from './vm-record.ts'
+import { firstDiskName, freshState, networkOf, rootFiles, VmSandbox } from './vm-sandbox.ts'
+import { bootUid, type TapSource, type VmSlot, VmSlots } from './vm-slots.ts'
+import { rehearse } from './warm-up.ts'
+import { DiskSlot, makeScratchDisk } from './workspace-disk.ts'
+
+export interface VmDriverDeps {
+  /** `<system>/kernels/current`: vmlinux and modules/. */
+  readonly kernelDir: string
+  /** The agent's binary, /init of every guest. */
+  readonly agentPath: string
+  /** Initramfs, templates, the probe's answer; kept between starts of the daemon, on a real disk. */
+  readonly cacheDir: string
+  /** A folder per machine; on a real disk, and short: socket paths end at 107 bytes. */
+  readonly vmDir: string
+  readonly images: { get(name: string): Image }
+  /** The shape kept warm by default; its disk size is the one all warm machines have. */
+  readonly defaultShape: SandboxShape
+  /** Without it clones map the template's own file: for tests. */
+  readonly sealer?: RamSealer
+  /** Without it machines have a card without a wire: for tests. */
+  readonly taps?: TapSource
+  readonly cgroups?: Pick<CgroupTree, 'create' | 'add' | 'oomKills' | 'remove' | 'children'>
+  /** Parent of the machines' groups, e.g. `/mags/3f2a91/vm`. */
+  readonly cgroupParent?: string
+  /** Skips the probe. */
+  readonly accelerator?: 'kvm' | 'tcg'
+  readonly logger: Pick<Logger, 'info' | 'warn'>
+}
+
+/** QEMU's threads: one per processor, the main loop, and a pool for disk reads. */
+const pidsLimit = 128
+/** What QEMU needs besides the guest's memory: translation cache, device state, and the page cache of its disk. */
+const qemuMemoryMb = 192
+
+/** Reads what guests are made of, finds out whether KVM works, and opens the driver. Rejects with MagsError 'not_available' when something is missing, with what to do. */
+export async function openVmDriver(deps: VmDriverDeps): Promise<VmDriver> {
+  if (Buffer.byteLength(join(deps.vmDir, '0'.repeat(12), 'agent.sock')) > 107)
+    throw new MagsError('not_available', `the path ${deps.vmDir} is too long for sockets; use a shorter one`)
+  await Promise.all([mkdir(deps.vmDir, { recursive: true, mode: 0o711 }), mkdir(deps.cacheDir, { recursive: true, mode: 0o700 })])
+  const image = deps.images.get(deps.defaultShape.image)
+  const parts = await readGuestParts({ ...deps, placeholderGb: deps.defaultShape.diskGb })
+  const accelerator: Accelerator =
+    deps.accelerator === undefined
+      ? await probeAccelerator({ cacheDir: deps.cacheDir, vmDir: deps.vmDir, uid: bootUid, imageFile: image.erofsFile, guest: parts, logger: deps.logger })
+      : { accelerator: deps.accelerator, detail: `${deps.accelerator} by configuration` }
+  return new VmDriver(
+    deps,
+    { ...parts, accelerator: accelerator.accelerator, cpuModel: accelerator.accelerator === 'kvm' ? parts.cpuModel : '' },
+    accelerator.detail,
+  )
+}
+
+/** QEMU microVMs, restored from a template that has booted once. */
+export class VmDriver implements SandboxDriver {
+  readonly isolation: 'kvm' | 'emulated-vm'
+  /** How guests run here, for `doctor`. */
+  readonly detail: string
+  readonly #deps: VmDriverDeps
+  readonly #guest: GuestParts
+  readonly #templates: TemplateStore
+  readonly #slots: VmSlots
+  /** Ids of machines of ours, made or taken back; `sweep` leaves them alone. */
+  readonly #ours = new Set<string>()
+  /** Emulation is several times slower, on a busy host again. */
+  readonly #timeoutMs: number
+
+  constructor(deps: VmDriverDeps, guest: GuestParts, detail: string) {
+    this.#deps = deps
+    this.#guest = guest
+    this.detail = detail
+    this.isolation = guest.accelerator === 'kvm' ? 'kvm' : 'emulated-vm'
+    this.#timeoutMs = guest.accelerator === 'kvm' ? 10_000 : 30_000
+    this.#slots = new VmSlots(deps.taps, deps.logger)
+    const { cacheDir, vmDir, sealer, logger } = deps
+    const bootTimeoutMs = 2 * this.#timeoutMs
+    this.#templates = new TemplateStore({ dir: join(cacheDir, 'templates'), vmDir, uid: bootUid, bootTimeoutMs, sealer, logger, ours: this.#ours })
+  }
+
+  /** Processors and memory are built in; the disk is swapped at attach. */
+  warmShape(shape: SandboxShape): SandboxShape {
+    return { ...shape, diskGb: this.#deps.defaultShape.diskGb }
+  }
+
+  /** Makes the template of this shape when there is none, which takes seconds; the pool does it ahead of time. */
+  async create(shape: SandboxShape): Promise<Sandbox> {
+    const image = this.#deps.images.get(shape.image)
+    const parts = { imageDigest: image.digest, imageFile: image.erofsFile, vcpus: shape.vcpus, memoryMb: shape.memoryMb, guest: this.#guest }
+    // Before anything is taken: it may take long.
+    await this.#templates.get(parts)
+    return this.#restore(shape, parts)
+  }
+
+  async #restore(shape: SandboxShape, parts: TemplateParts): Promise<Sandbox> {
+    const { vmDir, taps } = this.#deps
+    await using undo = new AsyncDisposableStack()
+    const id = newSandboxId()
+    this.#ours.add(id)
+    undo.defer(() => void this.#ours.delete(id))
+    const slot = await this.#slots.take()
+    undo.defer(() => this.#slots.giveBack(slot))
+    const directory = join(vmDir, id)
+    await mkdir(directory, { mode: 0o710 })
+    undo.defer(() => rm(directory, { recursive: true, force: true }))
+    await chown(directory, 0, slot.uid)
+    const draft: VmRecord = { id, slot: slot.index, shape, attached: false, keep: false }
+    await writeRecord(join(directory, recordName), draft)
+    await this.#createCgroup(id, shape)
+    undo.defer(() => this.#removeCgroup(id))
+
+    const makingDisk = makeScratchDisk(join(directory, firstDiskName), shape.diskGb, slot.uid)
+    makingDisk.catch(() => undefined)
+    const { machine, record } = await this.#startClone(draft, parts, slot, directory)
+    undo.defer(() => machine.kill())
+    const [agent, disk] = await Promise.all([connectAgentOf(machine, join(directory, 'agent.sock'), this.#timeoutMs), makingDisk])
+    undo.defer(() => agent.close())
+    // Randomness first: what follows draws from it.
+    const network = slot.tap === undefined ? {} : { network: networkOf(slot.tap) }
+    const diskSlot = new DiskSlot(machine.qmp, parts.guest.placeholderGb * 2 ** 30)
+    await Promise.all([agent.identity({ ...freshState(), ...network }), diskSlot.swapIn(disk)])
+    await rehearse(agent, disk, { ...freshState(), ...rootFiles(hostnameOf(id), slot.tap, taps?.resolver) })
+    await machine.qmp.execute('stop')
+    const lent = undo.move()
+    return this.#sandbox({ record, directory, slot, machine, agent, disk: diskSlot, release: () => lent.disposeAsync() }, taps?.resolver)
+  }
+
+  /** QEMU with the template's memory and devices, and its guest running. */
+  async #startClone(draft: VmRecord, parts: TemplateParts, slot: VmSlot, directory: string): Promise<{ machine: Machine; record: VmRecord }> {
+    const { taps } = this.#deps
+    const { guest } = parts
+    const template = await this.#templates.get(parts)
+    await using state = await open(template.stateFile, 'r')
+    let record = draft
+    const machine = await startMachine({
+      config: {
+        name: `mags-${draft.id}`,
+        accelerator: guest.accelerator,
+        vcpus: parts.vcpus,
+        memoryMb: parts.memoryMb,
+        ramPath: template.ramPath,
+        ramShared: false,
+        kernelPath: guest.kernelPath,
+        initramfsPath: guest.initramfs.path,
+        rootPath: parts.imageFile,
+        placeholderBytes: guest.placeholderGb * 2 ** 30,
+        directory,
+        qmpPath: join(directory, 'qmp'),
+        agentPath: join(directory, 'agent.sock'),
+        uid: slot.uid,
+        ...(slot.tap === undefined ? {} : { tapName: slot.tap.tapName }),
+        incoming: true,
+        tscKhz: guest.tscKhz,
+      },
+      ...(taps === undefined ? {} : { netnsPath: taps.routerNetnsPath }),
+      fds: [state.fd],
+      logFile: join(directory, 'qemu.log'),
+      timeoutMs: this.#timeoutMs,
+      onProcess: async (process) => {
+        record = { ...draft, process }
+        await Promise.all([writeRecord(join(directory, recordName), record), this.#deps.cgroups?.add(this.#cgroupOf(draft.id), process.pid)])
+      },
+    })
+    try {
+      await loadState(machine.qmp, 3, this.#timeoutMs)
+      await machine.qmp.execute('cont')
+      return { machine, record }
+    } catch (error) {
+      await machine.kill()
+      // A template that cannot be loaded is of no use to the next one either.
+      await this.#templates.discard(parts)
+      throw error
+    }
+  }
+
+  async adopt(id: string): Promise<Sandbox | undefined> {
+    // Ids come from the database; a path from nowhere else.
+    if (!/^[0-9a-f]{12}$/.test(id) || this.#ours.has(id)) return undefined
+    const directory = join(this.#deps.vmDir, id)
+    const record = await readRecord<VmRecord>(join(directory, recordName))
+    if (record?.process === undefined || !record.attached) return undefined
+    await using undo = new AsyncDisposableStack()
+    this.#ours.add(id)
+    undo.defer(() => void this.#ours.delete(id))
+    const slot = this.#slots.adopt(record.slot)
+    if (slot !== undefined) undo.defer(() => this.#slots.giveBack(slot))
+    undo.defer(() => this.#free(id, directory))
+    const { process } = record
+    undo.defer(() => killProcess(process))
+    const machine = await adoptMachine(process, join(directory, 'qmp'), this.#timeoutMs)
+    if (machine === undefined || slot === undefined) return undefined
+    undo.defer(() => machine.kill())
+    try {
+      // One that slept is woken: its agent has to answer.
+      await machine.qmp.execute('cont')
+      const agent = await connectAgentOf(machine, join(directory, 'agent.sock'), this.#timeoutMs)
+      undo.defer(() => agent.close())
+      await agent.identity(freshState())
+      const lent = undo.move()
+      return this.#sandbox({ record, directory, slot, machine, agent, release: () => lent.disposeAsync() }, this.#deps.taps?.resolver)
+    } catch (error) {
+      this.#deps.logger.warn({ err: error, sandbox: id }, 'a virtual machine of the last run does not answer; it is freed')
+      return undefined
+    }
+  }
+
+  async sweep() {
+    const { vmDir, cgroups, cgroupParent } = this.#deps
+    const dead = new Set<string>()
+    for (const machine of await findMachines(vmDir)) {
+      if (this.#ours.has(machine.folder)) continue
+      await killProcess(machine.process)
+    }
+    for (const id of (await cgroups?.children(cgroupParent ?? '')) ?? []) dead.add(id)
+    for (const id of await readdir(vmDir).catch(() => [])) dead.add(id)
+    for (const id of dead) if (!this.#ours.has(id)) await this.#free(id, join(vmDir, id))
+    await this.#templates.prune()
+  }
+
+  async close() {
+    await this.#templates.close()
+  }
+
+  #sandbox(
+    parts: {
+      record: VmRecord
+      directory: string
+      slot: VmSlot
+      machine: Machine
+      agent: Parameters<typeof rehearse>[0]
+      disk?: DiskSlot
+      release: () => Promise<void>
+    },
+    resolver: string | undefined,
+  ): Sandbox {
+    const { slot, ...rest } = parts
+    const ranOutOfMemory = async () => ((await this.#deps.cgroups?.oomKills(this.#cgroupOf(parts.record.id))) ?? 0) > 0
+    return new VmSandbox({ ...rest, isolation: this.isolation, uid: slot.uid, tap: slot.tap, resolver, ranOutOfMemory })
+  }
+
+  async #free(id: string, directory: string) {
+    await this.#removeCgroup(id)
+    await rm(directory, { recursive: true, force: true })
+  }
+
+  #cgroupOf(id: string) {
+    return `${this.#deps.cgroupParent ?? '/mags/vm'}/${id}`
+  }
+
+  async #createCgroup(id: string, shape: SandboxShape) {
+    await this.#deps.cgroups?.create(this.#cgroupOf(id), { vcpus: shape.vcpus + 0.25, memoryMb: shape.memoryMb + qemuMemoryMb, pids: pidsLimit })
+  }
+
+  async #removeCgroup(id: string) {
+    await this.#deps.cgroups?.remove(this.#cgroupOf(id))
+  }
+}

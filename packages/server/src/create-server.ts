@@ -1,0 +1,136 @@
+import { mkdir } from 'node:fs/promises'
+import type { HostApi } from '@mags/protocol'
+import type { FastifyInstance } from 'fastify'
+import type { Logger } from 'pino'
+import { createMetrics } from './health/metrics.ts'
+import { buildApp } from './http/build-app.ts'
+import { Dispatcher } from './jobs/dispatcher.ts'
+import { IdempotencyStore } from './jobs/idempotency-store.ts'
+import { recoverJobs, stoppedWhileRunning } from './jobs/recover-jobs.ts'
+import { JobStore } from './jobs/store.ts'
+import { LogStore } from './logs/log-store.ts'
+import { type DatabaseConfig, openDatabase } from './state/database.ts'
+import { GroupCommit } from './state/group-commit.ts'
+import { timestamp } from './state/timestamp.ts'
+import { TokenStore } from './tokens/store.ts'
+import { Tokens } from './tokens/tokens.ts'
+
+const hourMs = 3600 * 1000
+const dayMs = 24 * hourMs
+
+/** What an operator may bound; every member has a default. */
+export interface ServerLimits {
+  /** Jobs that may wait; over it a submit answers 503. Default 2,000. */
+  readonly maxPendingJobs?: number
+  /** Bytes of a job's log file. Default 64 MiB. */
+  readonly maxLogBytes?: number
+  /** A request must have arrived whole within this. Default 30,000. */
+  readonly requestTimeoutMs?: number
+  /** How long `drain` waits for running jobs. Default 10,000. */
+  readonly drainGraceMs?: number
+  /** From SIGTERM to the end of the sandbox after a stop. Default 2,000. */
+  readonly stopGraceMs?: number
+  /** The same after a timeout. Default 5,000. */
+  readonly timeoutGraceMs?: number
+}
+
+export interface ServerDeps {
+  readonly database: DatabaseConfig
+  readonly host: HostApi
+  /** Folder of the jobs' log files; made when missing. */
+  readonly logsDir: string
+  readonly logger: Logger
+  readonly version: string
+  /** Where clients reach this server, such as `http://127.0.0.1:7070`. */
+  readonly publicUrl: string
+  /** Domain of the jobs' URLs, with scheme, such as `https://apps.example.org`; jobs have no `url` without it. */
+  readonly appsUrl?: string
+  readonly limits?: ServerLimits
+  /** Wall clock in ms since 1970; default `Date.now`. Durations and timers never use it. */
+  readonly clock?: () => number
+}
+
+export interface MagsTokens {
+  /** Makes a token and returns its secret, which is not stored and cannot be shown again. */
+  create(name: string): Promise<string>
+  /** Whether a secret is a known token. */
+  verify(secret: string): Promise<boolean>
+  count(): Promise<number>
+}
+
+export interface MagsServer {
+  /** The HTTP side; the caller calls `app.listen`. */
+  readonly app: FastifyInstance
+  readonly tokens: MagsTokens
+  /** Recovers what a former process left behind, calls `host.settle()`, then dispatches. Before it, submits are stored but not run. */
+  start(): Promise<void>
+  /** Refuses new jobs (503), waits for running jobs that are not persistent, at most `drainGraceMs`, then ends them as `error`. Pending ones stay for the next start. */
+  drain(): Promise<void>
+  /** Drains if that was not done, closes the HTTP side, the logs and the database. Call it before `host.close`. */
+  close(): Promise<void>
+}
+
+/** Opens the database (migrations included) and builds the server; nothing runs until `start`. */
+export async function createServer(deps: ServerDeps): Promise<MagsServer> {
+  const { host, logger, clock = Date.now, limits = {} } = deps
+  await using undo = new AsyncDisposableStack()
+  await mkdir(deps.logsDir, { recursive: true, mode: 0o700 })
+  const database = await openDatabase(deps.database)
+  undo.defer(() => database.destroy())
+  const commits = new GroupCommit(database)
+  const store = new JobStore(database, commits)
+  const idempotency = new IdempotencyStore(database)
+  const tokens = new Tokens({ store: new TokenStore(database), clock, logger })
+  const logs = new LogStore({ directory: deps.logsDir, maxBytes: limits.maxLogBytes ?? 64 * 1024 * 1024, clock })
+  const metrics = createMetrics(host)
+  const runDeps = { store, host, logs, clock, logger, metrics, stopGraceMs: limits.stopGraceMs ?? 2000, timeoutGraceMs: limits.timeoutGraceMs ?? 5000 }
+  const dispatcher = new Dispatcher({ ...runDeps, maxPendingJobs: limits.maxPendingJobs ?? 2000 })
+  metrics.watchJobs(() => ({ pending: dispatcher.pending, running: dispatcher.running }))
+  const shutdown = new AbortController()
+  const app = await buildApp({
+    ...runDeps,
+    idempotency,
+    commits,
+    dispatcher,
+    tokens,
+    appsUrl: deps.appsUrl,
+    shutdown: shutdown.signal,
+    version: deps.version,
+    publicUrl: deps.publicUrl,
+    requestTimeoutMs: limits.requestTimeoutMs ?? 30_000,
+  })
+  undo.defer(() => dispatcher.close())
+  undo.defer(() => app.close())
+  undo.defer(() => shutdown.abort())
+  const purge = () =>
+    void idempotency.purge(timestamp(clock() - dayMs)).catch((error: unknown) => logger.warn({ err: error }, 'old Idempotency-Keys could not be deleted'))
+  const purging = setInterval(purge, hourMs)
+  undo.defer(() => clearInterval(purging))
+  await app.ready()
+
+  const kept = undo.move()
+  let draining: Promise<void> | undefined
+  const drain = () => {
+    draining ??= dispatcher.drain(limits.drainGraceMs ?? 10_000, stoppedWhileRunning)
+    return draining
+  }
+  let closing: Promise<void> | undefined
+  return {
+    app,
+    tokens: {
+      create: (name) => tokens.create(name),
+      verify: async (secret) => (await tokens.verify(secret)) !== undefined,
+      count: () => tokens.count(),
+    },
+    start: async () => {
+      await recoverJobs({ store, host, dispatcher, clock, logger })
+      dispatcher.start()
+      purge()
+    },
+    drain,
+    close: () => {
+      closing ??= drain().then(() => kept.disposeAsync())
+      return closing
+    },
+  }
+}

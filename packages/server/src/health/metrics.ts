@@ -1,0 +1,80 @@
+import type { HostApi } from '@mags/protocol'
+import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+
+/** What jobs report about themselves. */
+export interface JobMetrics {
+  finished(status: string, startMs: number | null): void
+}
+
+export interface Metrics extends JobMetrics {
+  readonly registry: Registry
+  observeRequest(labels: { method: string; route: string; status: number }, seconds: number): void
+  /** Where the numbers of waiting and running jobs are read from. */
+  watchJobs(counts: () => { pending: number; running: number }): void
+}
+
+const startBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
+
+/** Prometheus metrics, in a registry of their own. Read on demand; nothing is sampled in the background. */
+export function createMetrics(host: HostApi): Metrics {
+  const registry = new Registry()
+  const registers = [registry]
+  let counts = () => ({ pending: 0, running: 0 })
+  const finished = new Counter({ name: 'mags_jobs_finished_total', help: 'Jobs that ended since the server started', labelNames: ['status'], registers })
+  const start = new Histogram({ name: 'mags_job_start_seconds', help: 'Submit until first output', buckets: startBuckets, registers })
+  const requests = new Histogram({
+    name: 'mags_http_request_seconds',
+    help: 'Duration of HTTP requests',
+    labelNames: ['method', 'route', 'status'],
+    buckets: startBuckets,
+    registers,
+  })
+  new Gauge({
+    name: 'mags_jobs',
+    help: 'Jobs that are not over',
+    labelNames: ['status'],
+    registers,
+    collect() {
+      const { pending, running } = counts()
+      this.set({ status: 'pending' }, pending)
+      this.set({ status: 'running' }, running)
+    },
+  })
+  new Gauge({
+    name: 'mags_sandboxes',
+    help: 'Sandboxes by state',
+    labelNames: ['state'],
+    registers,
+    collect() {
+      const pool = host.poolStatus()
+      for (const state of ['idle', 'busy', 'sleeping'] as const) this.set({ state }, pool[state])
+    },
+  })
+  new Gauge({
+    name: 'mags_pool_hit_ratio',
+    help: 'Share of jobs that found a warm sandbox',
+    registers,
+    collect() {
+      this.set(host.poolStatus().hitRate)
+    },
+  })
+  new Gauge({
+    name: 'process_resident_memory_bytes',
+    help: 'Resident memory of the server process',
+    registers,
+    collect() {
+      this.set(process.memoryUsage.rss())
+    },
+  })
+  return {
+    registry,
+    finished: (status, startMs) => {
+      finished.inc({ status })
+      if (startMs !== null) start.observe(startMs / 1000)
+    },
+    observeRequest: (labels, seconds) => requests.observe(labels, seconds),
+    watchJobs: (source) => {
+      counts = source
+    },
+  }
+}

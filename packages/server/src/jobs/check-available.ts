@@ -1,0 +1,33 @@
+import { type HostCapabilities, MagsError, type SubmitJobRequest } from '@mags/protocol'
+
+/** Refuses what this server cannot do: rejects with MagsError that names the field and what there is instead. */
+export function checkAvailable(request: SubmitJobRequest, host: HostCapabilities): void {
+  if (request.workspace_id != null) throw notYet('workspace_id', 'workspaces')
+  if (request.base_workspace_id != null) throw notYet('base_workspace_id', 'workspaces')
+  if (request.file_ids.length > 0) throw notYet('file_ids', 'uploaded files')
+  if (request.egress !== undefined && request.egress !== null) throw notYet('egress', 'egress rules')
+  if (request.no_sleep && !request.persistent) throw new MagsError('bad_request', 'no_sleep: needs persistent to be true')
+  checkBound('vcpus', request.vcpus, host.maxVcpus)
+  checkBound('memory_mb', request.memory_mb, host.maxMemoryMb)
+  checkBound('disk_gb', request.disk_gb, host.maxDiskGb)
+  if (request.isolation === 'auto') return
+  const wall = host[request.isolation]
+  if (!wall.available) throw new MagsError('not_available', `isolation: "${request.isolation}" cannot be had on this server: ${wall.detail}`)
+}
+
+/** The image of a job; rejects with MagsError when there is no such image. */
+export function chooseImage(request: SubmitJobRequest, host: HostCapabilities): string {
+  const { image, rootfs_type: alias } = request
+  if (image !== undefined && alias !== undefined && image !== alias)
+    throw new MagsError('bad_request', 'rootfs_type: is another name of image; give one of them')
+  const wanted = image ?? alias ?? host.defaultImage
+  if (host.images.includes(wanted)) return wanted
+  const field = image === undefined && alias !== undefined ? 'rootfs_type' : 'image'
+  throw new MagsError('bad_request', `${field}: ${JSON.stringify(wanted)} is not an image of this server; it has ${host.images.join(', ')}`)
+}
+
+function checkBound(field: string, value: number | undefined, max: number): void {
+  if (value !== undefined && value > max) throw new MagsError('bad_request', `${field}: at most ${max.toLocaleString('en-US')} on this server`)
+}
+
+const notYet = (field: string, what: string) => new MagsError('not_available', `not available yet: ${field}: this server does not do ${what}`)

@@ -1,0 +1,42 @@
+import type { ScriptExit } from '@mags/protocol'
+
+/** Why we end a job before its script ends by itself. */
+export type Ending = { readonly kind: 'stop' } | { readonly kind: 'timeout'; readonly seconds: number } | { readonly kind: 'shutdown'; readonly reason: string }
+
+export interface Verdict {
+  readonly status: 'completed' | 'error' | 'stopped'
+  readonly exitCode: number | null
+  readonly error: string | null
+  /** Row for the job's system log. */
+  readonly row?: string
+}
+
+/** Exit code of a script that ran out of time, as timeout(1) has it. */
+export const timeoutExitCode = 124
+
+/** What becomes of a job whose script ended, or could not be ended otherwise. */
+export function judge(exit: ScriptExit, ending: Ending | undefined): Verdict {
+  if (ending?.kind === 'stop') return { status: 'stopped', exitCode: exit.kind === 'exited' || exit.kind === 'signalled' ? exit.exitCode : null, error: null }
+  if (ending?.kind === 'timeout') return { status: 'error', exitCode: timeoutExitCode, error: timeoutWords(ending.seconds) }
+  if (ending?.kind === 'shutdown') return { status: 'error', exitCode: null, error: ending.reason, row: ending.reason }
+  if (exit.kind === 'exited' && exit.exitCode === 0)
+    return { status: 'completed', exitCode: 0, error: null, ...(exit.reason === undefined ? {} : { row: exit.reason }) }
+  const error = exit.reason ?? wordsFor(exit)
+  const worthARow = exit.reason !== undefined || exit.kind !== 'exited'
+  return { status: 'error', exitCode: exit.exitCode, error, ...(worthARow ? { row: error } : {}) }
+}
+
+export const timeoutWords = (seconds: number) => `timed out after ${seconds} s`
+
+function wordsFor(exit: ScriptExit): string {
+  switch (exit.kind) {
+    case 'exited':
+      return `the script ended with exit code ${exit.exitCode}`
+    case 'signalled':
+      return `the script was ended by signal ${exit.exitCode - 128}`
+    case 'not-started':
+      return 'the script could not be started'
+    case 'sandbox-lost':
+      return 'the sandbox was lost'
+  }
+}

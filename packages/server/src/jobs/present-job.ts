@@ -1,0 +1,42 @@
+import type { JobStatusAnswer } from '@mags/protocol'
+import type { Job } from './job.ts'
+
+/** A job as the status route gives it. `appsUrl` is the address whose subdomains are jobs. */
+export function presentJob(job: Job, appsUrl: string | undefined): JobStatusAnswer {
+  const { timings } = job
+  return {
+    request_id: job.requestId,
+    name: job.name,
+    status: job.status,
+    vm_id: job.vmId,
+    persistent: job.persistent,
+    subdomain: job.subdomain,
+    url: appsUrl === undefined ? null : urlOf(job, appsUrl),
+    sleeping: job.status === 'sleeping',
+    exit_code: job.exitCode,
+    queue_duration_ms: timings.queueMs,
+    acquire_duration_ms: timings.acquireMs,
+    attach_duration_ms: timings.attachMs,
+    first_byte_duration_ms: timings.firstByteMs,
+    start_duration_ms: timings.startMs,
+    script_duration_ms: timings.scriptMs,
+    created_at: job.createdAt,
+    started_at: job.startedAt,
+    completed_at: job.completedAt,
+    workspace_id: job.workspaceId,
+    image: job.image,
+    isolation: job.isolation,
+    vcpus: job.vcpus,
+    memory_mb: job.memoryMb,
+    disk_gb: job.diskGb,
+    port: job.port,
+    no_sleep: job.noSleep,
+    startup_command: job.startupCommand,
+    error: job.error,
+  }
+}
+
+function urlOf(job: Job, appsUrl: string): string {
+  const url = new URL(appsUrl)
+  return `${url.protocol}//${job.subdomain}.${url.host}`
+}

@@ -1,0 +1,59 @@
+import type { HostApi } from '@mags/protocol'
+import type { Logger } from 'pino'
+import type { Dispatcher } from './dispatcher.ts'
+import type { Job } from './job.ts'
+import type { JobStore } from './store.ts'
+
+export interface RecoverDeps {
+  readonly store: JobStore
+  readonly host: HostApi
+  readonly dispatcher: Dispatcher
+  readonly clock: () => number
+  readonly logger: Logger
+}
+
+export const stoppedWhileRunning = 'the server stopped while this job ran'
+const goneAfterRestart = 'the sandbox was gone after a restart of the server'
+
+/** Picks up what a former process left: persistent jobs go on, other running ones end as `error`, pending ones wait again. */
+export async function recoverJobs(deps: RecoverDeps): Promise<void> {
+  const counts = { adopted: 0, failed: 0, pending: 0 }
+  for (const { requestId, status } of await deps.store.listUnfinished()) {
+    // Submitted since this process began: it waits already.
+    if (deps.dispatcher.find(requestId)) continue
+    const job = await deps.store.get(requestId)
+    if (job === undefined) continue
+    if (status === 'pending') {
+      const waitedMs = Math.max(0, deps.clock() - Date.parse(job.createdAt))
+      deps.dispatcher.add(job, performance.now() - waitedMs)
+      counts.pending++
+    } else if (await recoverRunning(deps, job)) {
+      counts.adopted++
+    } else {
+      counts.failed++
+    }
+  }
+  await deps.host.settle()
+  if (counts.adopted + counts.failed + counts.pending > 0) deps.logger.info(counts, 'jobs of the former process were recovered')
+}
+
+/** Whether the job lives on. */
+async function recoverRunning(deps: RecoverDeps, job: Job): Promise<boolean> {
+  const run = deps.dispatcher.track(job)
+  if (!job.persistent || job.vmId === null) {
+    await run.fail(job.persistent ? goneAfterRestart : stoppedWhileRunning)
+    return false
+  }
+  try {
+    await run.log.open()
+    const running = await deps.host.adopt(job.vmId, run.log.safeOffsets(), run.log.sink)
+    if (running) {
+      run.adopt(job, running).catch((error: unknown) => deps.logger.error({ err: error, requestId: job.requestId }, 'an adopted job could not be followed'))
+      return true
+    }
+  } catch (error) {
+    deps.logger.warn({ err: error, requestId: job.requestId }, 'a sandbox could not be adopted')
+  }
+  await run.fail(goneAfterRestart)
+  return false
+}

@@ -1,0 +1,47 @@
+import { join } from 'node:path'
+import type { LogBytes } from './cursor.ts'
+import { JobLog, type JobLogOptions } from './job-log.ts'
+import { logFile } from './log-file.ts'
+
+/** The log files of all jobs, and the open logs of those that are not over. */
+export class LogStore {
+  readonly #directory: string
+  readonly #maxBytes: number
+  readonly #clock: () => number
+  readonly #active = new Map<string, JobLog>()
+
+  constructor(deps: { directory: string; maxBytes: number; clock: () => number }) {
+    this.#directory = deps.directory
+    this.#maxBytes = deps.maxBytes
+    this.#clock = deps.clock
+  }
+
+  /** The log of a job that is about to wait or run; nothing is on disk yet. */
+  create(requestId: string, onFirstOutput?: () => void): JobLog {
+    const options: JobLogOptions = { path: this.#path(requestId), maxBytes: this.#maxBytes, clock: this.#clock }
+    const log = new JobLog(onFirstOutput ? { ...options, onFirstOutput } : options)
+    this.#active.set(requestId, log)
+    return log
+  }
+
+  active(requestId: string): JobLog | undefined {
+    return this.#active.get(requestId)
+  }
+
+  bytes(requestId: string): LogBytes {
+    return this.#active.get(requestId) ?? logFile(this.#path(requestId))
+  }
+
+  /** The job is over; its log is a file like any other. */
+  release(requestId: string): void {
+    this.#active.delete(requestId)
+  }
+
+  async closeAll(): Promise<void> {
+    await Promise.all([...this.#active.values()].map((log) => log.close()))
+  }
+
+  #path(requestId: string): string {
+    return join(this.#directory, requestId.slice(0, 2), `${requestId}.log`)
+  }
+}

@@ -1,0 +1,193 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { pino } from 'pino'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { startPostgres, type TestPostgres, whyNoPostgres } from '../../../../tests/kit/postgres.ts'
+import { IdempotencyStore } from '../jobs/idempotency-store.ts'
+import { type Job, newRequestId, newSubdomain, noTimings } from '../jobs/job.ts'
+import { JobStore } from '../jobs/store.ts'
+import { startTestServer } from '../testing/test-server.ts'
+import { TokenStore } from '../tokens/store.ts'
+import { Tokens } from '../tokens/tokens.ts'
+import { type DatabaseConfig, openDatabase } from './database.ts'
+import { GroupCommit } from './group-commit.ts'
+import { timestamp } from './timestamp.ts'
+
+const noPostgres = whyNoPostgres()
+
+function makeJob(change: Partial<Job> = {}): Job {
+  const requestId = newRequestId()
+  return {
+    requestId,
+    jobId: newRequestId(),
+    accountId: 'local',
+    name: 'n',
+    status: 'pending',
+    persistent: false,
+    script: 'echo "é" \'x\'',
+    environment: { A: 'b' },
+    startupCommand: null,
+    noSleep: false,
+    timeoutSeconds: 300,
+    image: 'debian-12',
+    isolationWish: 'auto',
+    isolation: null,
+    vcpus: 1,
+    memoryMb: 512,
+    diskGb: 2,
+    port: 8080,
+    subdomain: newSubdomain(),
+    workspaceId: null,
+    vmId: null,
+    exitCode: null,
+    error: null,
+    timings: noTimings,
+    createdAt: timestamp(Date.now()),
+    startedAt: null,
+    completedAt: null,
+    ...change,
+  }
+}
+
+describe.each(['sqlite', 'postgres'] as const)('state on %s', (kind) => {
+  describe.skipIf(kind === 'postgres' && noPostgres !== undefined)('stores', () => {
+    let postgres: TestPostgres | undefined
+    let directory = ''
+    let count = 0
+    beforeAll(async () => {
+      directory = mkdtempSync(join(tmpdir(), 'mags-state-'))
+      if (kind === 'postgres') postgres = await startPostgres()
+    })
+    afterAll(async () => {
+      await postgres?.[Symbol.asyncDispose]()
+      rmSync(directory, { recursive: true, force: true })
+    })
+
+    const config = (): DatabaseConfig =>
+      postgres ? { kind: 'postgres', url: postgres.createDatabase() } : { kind: 'sqlite', path: join(directory, 'new', `${++count}.db`) }
+
+    async function open(database: DatabaseConfig = config()) {
+      const db = await openDatabase(database)
+      const commits = new GroupCommit(db)
+      const store = new JobStore(db, commits)
+      const insert = (job: Job) => commits.write((transaction) => store.insert(transaction, job))
+      return { config: database, db, commits, store, insert, [Symbol.asyncDispose]: () => db.destroy() }
+    }
+
+    it('keeps a job as it was given, also over a restart', async () => {
+      const timings = { queueMs: 0.001, acquireMs: 1.5, attachMs: 2.25, firstByteMs: 3, startMs: 6.751, scriptMs: 10 }
+      const job = makeJob({ persistent: true, noSleep: true, timeoutSeconds: null, startupCommand: 'node .', timings })
+      await using first = await open()
+      await first.insert(job)
+      expect(await first.store.get(job.requestId)).toEqual(job)
+      await using second = await open(first.config)
+      expect(await second.store.get(job.requestId)).toEqual(job)
+    })
+
+    it('changes a status only from the one it expects', async () => {
+      await using state = await open()
+      const { requestId } = makeJob()
+      await state.insert(makeJob({ requestId }))
+      const running = { vmId: 'aabbccddeeff', isolation: 'container' as const, queueMs: 1, acquireMs: 2, startedAt: timestamp(0) }
+      const stopped = { status: 'stopped' as const, exitCode: null, error: null, timings: noTimings, completedAt: timestamp(1) }
+      const results = await Promise.all([
+        state.store.markRunning(requestId, running),
+        state.store.markRunning(requestId, running),
+        state.store.finish(requestId, stopped),
+      ])
+      expect(results).toEqual([true, false, true])
+      expect(await state.store.finish(requestId, { ...stopped, status: 'error' })).toBe(false)
+      expect(await state.store.update(requestId, { noSleep: true })).toBe(false)
+      expect(await state.store.get(requestId)).toMatchObject({ status: 'stopped', vmId: 'aabbccddeeff', startedAt: timestamp(0), completedAt: timestamp(1) })
+    })
+
+    it('finds, lists and counts', async () => {
+      await using state = await open()
+      const [a, b, c] = [
+        makeJob({ name: 'x', status: 'running' }),
+        makeJob({ name: 'x', status: 'completed', workspaceId: 'w' }),
+        makeJob({ accountId: 'other', name: 'x' }),
+      ]
+      for (const job of [a, b, c]) await state.insert(job)
+      expect((await state.store.find('local', 'x'))?.requestId).toBe(a.requestId)
+      expect((await state.store.find('local', 'w'))?.requestId).toBe(b.requestId)
+      expect((await state.store.find('local', b.requestId))?.requestId).toBe(b.requestId)
+      expect(await state.store.find('local', c.requestId)).toBeUndefined()
+      expect(await state.store.list('local', { offset: 0, limit: 1 })).toMatchObject({ total: 2, jobs: [{ request_id: b.requestId }] })
+      expect(await state.store.list('local', { offset: 0, limit: 9, status: 'running', workspaceId: undefined })).toMatchObject({
+        total: 1,
+        jobs: [{ request_id: a.requestId }],
+      })
+      expect(await state.store.listUnfinished()).toEqual([
+        { requestId: a.requestId, status: 'running' },
+        { requestId: c.requestId, status: 'pending' },
+      ])
+    })
+
+    it('commits what arrives together, and lets only the bad write fail', async () => {
+      await using state = await open()
+      const twin = makeJob()
+      const writes = [makeJob(), twin, twin, makeJob()].map((job) =>
+        state.insert(job).then(
+          () => 'stored',
+          () => 'refused',
+        ),
+      )
+      expect(await Promise.all(writes)).toEqual(['stored', 'stored', 'refused', 'stored'])
+      expect((await state.store.list('local', { offset: 0, limit: 9 })).total).toBe(3)
+    })
+
+    it('gives an Idempotency-Key to one only', async () => {
+      await using state = await open()
+      const store = new IdempotencyStore(state.db)
+      const claim = (answer: string, now: string, notBefore = '2026-01-01') =>
+        state.commits.write((transaction) => store.claim(transaction, { accountId: 'local', key: 'k', bodyHash: 'h' }, answer, now, notBefore))
+      expect(await Promise.all([claim('first', '2026-01-02'), claim('second', '2026-01-02')])).toEqual([undefined, { bodyHash: 'h', answer: 'first' }])
+      expect(await store.find('local', 'k', '2026-01-01')).toEqual({ bodyHash: 'h', answer: 'first' })
+      expect(await store.find('other', 'k', '2026-01-01')).toBeUndefined()
+      expect(await claim('third', '2026-01-04', '2026-01-03')).toBeUndefined()
+      await store.purge('2026-01-05')
+      expect(await store.find('local', 'k', '2026-01-01')).toBeUndefined()
+    })
+
+    it('knows tokens by their hash, and forgets revoked ones at once', async () => {
+      await using state = await open()
+      const store = new TokenStore(state.db)
+      const tokens = new Tokens({ store, clock: () => 0, logger: pino({ level: 'silent' }) })
+      const secret = await tokens.create('laptop')
+      expect(secret).toMatch(/^mags_[0-9A-Za-z]{43}$/)
+      const identity = await tokens.verify(secret)
+      expect(identity?.accountId).toBe('local')
+      expect(await tokens.verify(`${secret}x`)).toBeUndefined()
+      expect(await tokens.verify('mags_')).toBeUndefined()
+      expect(await tokens.count()).toBe(1)
+      const [row] = await store.list('local')
+      expect(JSON.stringify(row)).not.toContain(secret)
+      expect(row).toMatchObject({ name: 'laptop', prefix: secret.slice(0, 11) })
+      expect(await tokens.revoke(identity?.tokenId ?? '')).toBe(true)
+      expect(await tokens.verify(secret)).toBeUndefined()
+    })
+
+    it('carries a whole server', async () => {
+      await using mags = await startTestServer({ deps: { database: config() } })
+      const answers = await Promise.all(Array.from({ length: 20 }, () => mags.call('POST', '/mags-jobs', { script: 'echo hi' }, { 'idempotency-key': 'one' })))
+      expect(new Set(answers.map(({ body }) => body.request_id)).size).toBe(1)
+      const ids = await Promise.all(Array.from({ length: 20 }, () => mags.submit({ script: 'echo hi' })))
+      for (const id of ids) expect(await mags.ended(id)).toMatchObject({ status: 'completed', exit_code: 0 })
+    })
+
+    it('says which database could not be opened', async () => {
+      const bad: DatabaseConfig = kind === 'sqlite' ? { kind, path: '/proc/none/mags.db' } : { kind, url: 'postgres://u:secret@127.0.0.1:1/none' }
+      const error = await openDatabase(bad).then(
+        () => undefined,
+        (reason: Error) => reason,
+      )
+      expect(error?.message).toMatch(
+        kind === 'sqlite'
+          ? /the database \/proc\/none\/mags.db could not be opened/
+          : /the PostgreSQL database postgres:\/\/u:…@127.0.0.1:1\/none could not be opened/,
+      )
+    })
+  })
+})

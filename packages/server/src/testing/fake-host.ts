@@ -1,0 +1,216 @@
+import { randomBytes } from 'node:crypto'
+import {
+  type ExecRequest,
+  type HostApi,
+  type HostCapabilities,
+  MagsError,
+  type OutputSink,
+  type PoolStatus,
+  type RunningSandbox,
+  type SandboxLease,
+  type SandboxSpec,
+  type ScriptExit,
+  type ScriptSpec,
+} from '@mags/protocol'
+
+/** What a fake script can do. */
+export interface FakeScript {
+  readonly script: string
+  readonly environment: Readonly<Record<string, string>>
+  stdout(bytes: string | Uint8Array): Promise<undefined | 'discard'>
+  stderr(bytes: string | Uint8Array): Promise<undefined | 'discard'>
+  /** Settles with the number of the next signal. */
+  signalled(): Promise<number>
+}
+
+export type FakeBehaviour = (script: FakeScript) => Promise<ScriptExit> | ScriptExit
+
+export interface FakeHostOptions {
+  /** What scripts do; default {@link interpret}. */
+  readonly behaviour?: FakeBehaviour
+  readonly capabilities?: Partial<HostCapabilities>
+  /** Called before a sandbox is handed out; may wait or throw. */
+  readonly ignoresAbort?: boolean
+  readonly beforeAcquire?: (spec: SandboxSpec, abort: AbortSignal | undefined) => Promise<void> | void
+}
+
+/** A host without sandboxes, for tests of the server. It outlives servers: a second one can adopt what the first left. */
+export class FakeHost implements HostApi {
+  readonly sandboxes = new Map<string, FakeSandbox>()
+  readonly acquired: SandboxSpec[] = []
+  settled = 0
+  released = 0
+  readonly #options: FakeHostOptions
+
+  constructor(options: FakeHostOptions = {}) {
+    this.#options = options
+  }
+
+  capabilities(): HostCapabilities {
+    return {
+      default: 'container',
+      vm: { available: false, detail: 'no KVM' },
+      container: { available: true, detail: 'fake' },
+      images: ['debian-12', 'alpine'],
+      defaultImage: 'debian-12',
+      maxVcpus: 4,
+      maxMemoryMb: 4096,
+      maxDiskGb: 20,
+      ...this.#options.capabilities,
+    }
+  }
+
+  async acquire(spec: SandboxSpec, abort?: AbortSignal): Promise<SandboxLease> {
+    const startedAt = performance.now()
+    this.acquired.push(spec)
+    await this.#options.beforeAcquire?.(spec, abort)
+    if (!this.#options.ignoresAbort) abort?.throwIfAborted()
+    const sandbox = new FakeSandbox(this.#options.behaviour ?? interpret)
+    this.sandboxes.set(sandbox.sandboxId, sandbox)
+    void sandbox.gone.then(() => this.sandboxes.delete(sandbox.sandboxId))
+    return {
+      sandboxId: sandbox.sandboxId,
+      isolation: 'container',
+      acquireMs: performance.now() - startedAt,
+      warm: true,
+      run: async (script, sink) => {
+        sandbox.start(script, sink)
+        return sandbox
+      },
+      release: () => {
+        this.released++
+        return sandbox.destroy()
+      },
+    }
+  }
+
+  async adopt(sandboxId: string, resume: { stdout: number; stderr: number }, sink: OutputSink): Promise<RunningSandbox | undefined> {
+    const sandbox = this.sandboxes.get(sandboxId)
+    sandbox?.resume(resume, sink)
+    return sandbox
+  }
+
+  async settle(): Promise<void> {
+    this.settled++
+  }
+
+  poolStatus(): PoolStatus {
+    return { idle: 3, busy: this.sandboxes.size, sleeping: 0, minSize: 3, maxSize: 0, hitRate: 1 }
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.sandboxes.values()].map((sandbox) => sandbox.destroy()))
+  }
+}
+
+export class FakeSandbox implements RunningSandbox {
+  readonly sandboxId = randomBytes(6).toString('hex')
+  readonly isolation = 'container'
+  readonly attachMs = 0.1
+  readonly #behaviour: FakeBehaviour
+  readonly #exited = Promise.withResolvers<ScriptExit>()
+  readonly #gone = Promise.withResolvers<void>()
+  readonly #sent = { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0) }
+  #signals: ((signal: number) => void)[] = []
+  #sink: OutputSink | undefined
+  #exit: ScriptExit | undefined
+  destroyed = 0
+
+  constructor(behaviour: FakeBehaviour) {
+    this.#behaviour = behaviour
+  }
+
+  get exited(): Promise<ScriptExit> {
+    return this.#exited.promise
+  }
+
+  get gone(): Promise<void> {
+    return this.#gone.promise
+  }
+
+  start(script: ScriptSpec, sink: OutputSink): void {
+    this.#sink = sink
+    const run = async () =>
+      this.#behaviour({
+        ...script,
+        stdout: (bytes) => this.write('stdout', bytes),
+        stderr: (bytes) => this.write('stderr', bytes),
+        signalled: () => this.#signalled(),
+      })
+    void run().then((exit) => this.end(exit))
+  }
+
+  /** Output as a program of the sandbox writes it, also after the script's end. */
+  async write(source: 'stdout' | 'stderr', bytes: string | Uint8Array): Promise<undefined | 'discard'> {
+    const offset = this.#sent[source].length
+    this.#sent[source] = Buffer.concat([this.#sent[source], Buffer.from(bytes as string)])
+    return await this.#sink?.({ source, offset, bytes: Buffer.from(bytes as string) })
+  }
+
+  /** A new server took over: it gets what the former one had not made safe. */
+  resume(resume: { stdout: number; stderr: number }, sink: OutputSink): void {
+    this.#sink = sink
+    for (const source of ['stdout', 'stderr'] as const) {
+      const rest = this.#sent[source].subarray(resume[source])
+      if (rest.length > 0) void sink({ source, offset: resume[source], bytes: rest })
+    }
+  }
+
+  end(exit: ScriptExit): void {
+    this.#exit ??= exit
+    this.#exited.resolve(this.#exit)
+  }
+
+  async signal(signal: number): Promise<void> {
+    for (const listener of this.#signals.splice(0)) listener(signal)
+  }
+
+  async exec(
+    request: ExecRequest,
+    onOutput: (source: 'stdout' | 'stderr', bytes: Uint8Array) => Promise<void> | void,
+    abort?: AbortSignal,
+  ): Promise<ScriptExit & { timedOut: boolean }> {
+    if (this.destroyed > 0) throw new MagsError('sandbox_failed', 'the sandbox is gone')
+    const script: FakeScript = {
+      script: request.command.at(-1) ?? '',
+      environment: { ...request.environment, STDIN: Buffer.from(request.stdin ?? []).toString('utf8') },
+      stdout: async (bytes) => void (await onOutput('stdout', Buffer.from(bytes as string))),
+      stderr: async (bytes) => void (await onOutput('stderr', Buffer.from(bytes as string))),
+      signalled: () => new Promise(() => undefined),
+    }
+    const stop = Promise.withResolvers<ScriptExit & { timedOut: boolean }>()
+    const timer = setTimeout(() => stop.resolve({ kind: 'signalled', exitCode: 137, timedOut: true }), request.timeoutMs)
+    abort?.addEventListener('abort', () => stop.resolve({ kind: 'signalled', exitCode: 137, timedOut: false }), { once: true })
+    try {
+      return await Promise.race([interpret(script).then((exit) => ({ ...exit, timedOut: false })), stop.promise])
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  async destroy(): Promise<void> {
+    this.destroyed++
+    this.end({ kind: 'sandbox-lost', exitCode: 137 })
+    this.#gone.resolve()
+  }
+
+  #signalled(): Promise<number> {
+    return new Promise((resolve) => this.#signals.push(resolve))
+  }
+}
+
+/** A shell of seven commands, one a line: `echo words`, `printf words`, `err words`, `env NAME`, `wait` (for a signal), `stubborn` (ignores signals), `exit code`. */
+export async function interpret(script: FakeScript): Promise<ScriptExit> {
+  for (const line of script.script.split('\n')) {
+    const [command, ...words] = line.trim().split(' ')
+    const text = words.join(' ')
+    if (command === 'echo') await script.stdout(`${text}\n`)
+    else if (command === 'printf') await script.stdout(text)
+    else if (command === 'err') await script.stderr(`${text}\n`)
+    else if (command === 'env') await script.stdout(`${script.environment[text] ?? ''}\n`)
+    else if (command === 'exit') return { kind: 'exited', exitCode: Number(text) }
+    else if (command === 'wait') return { kind: 'signalled', exitCode: 128 + (await script.signalled()) }
+    else if (command === 'stubborn') await new Promise(() => undefined)
+  }
+  return { kind: 'exited', exitCode: 0 }
+}
