@@ -130,7 +130,7 @@ describe.skipIf(!able)('vm', () => {
     beforeAll(async () => {
       ground = await openGround(cacheDir)
       ;[one, two] = await Promise.all([ground.driver.create(shape), ground.driver.create(shape)])
-      await Promise.all([one.attach({ hostname: 'clone-one' }, shape), two.attach({ hostname: 'clone-two' }, shape)])
+      await Promise.all([one.attach(shape), two.attach(shape)])
     })
     afterAll(async () => {
       await Promise.all([one?.destroy(), two?.destroy()])
@@ -145,7 +145,7 @@ describe.skipIf(!able)('vm', () => {
         machineId: 'cat /etc/machine-id',
         hostname: 'cat /proc/sys/kernel/hostname /etc/hostname',
         mac: 'cat /sys/class/net/eth0/address',
-        fileSystem: 'cat /etc/hosts',
+        address: 'cat /etc/hosts',
       }
       for (const [fact, script] of Object.entries(facts)) {
         const [first, second] = await Promise.all([output(one, script), output(two, script)])
@@ -175,10 +175,10 @@ describe.skipIf(!able)('vm', () => {
     it('gets a disk of another size when a job asks for it', async () => {
       const big = await ground.driver.create(ground.driver.warmShape({ ...shape, diskGb: 5 }))
       try {
-        await big.attach({ hostname: 'big' }, { ...shape, diskGb: 5 })
+        await big.attach({ ...shape, diskGb: 5 })
         const kilobytes = Number(await output(big, 'df -k --output=size / | tail -n 1'))
         expect(kilobytes).toBeGreaterThan(4.5 * 2 ** 20)
-        expect(await output(big, 'cat /etc/hostname; echo data > /root/file; cat /root/file')).toBe('big\ndata\n')
+        expect(await output(big, 'cat /etc/hostname; echo data > /root/file; cat /root/file')).toBe(`mags-${big.id.slice(0, 8)}\ndata\n`)
       } finally {
         await big.destroy()
       }
@@ -186,7 +186,7 @@ describe.skipIf(!able)('vm', () => {
 
     it('tells why a machine is gone: the words of its kernel', async () => {
       const doomed = await ground.driver.create(shape)
-      await doomed.attach({ hostname: 'doomed' }, shape)
+      await doomed.attach(shape)
       const exec = doomed.agent.exec({ argv: ['/bin/sh', '-c', 'echo c > /proc/sysrq-trigger'], env: {} }, () => undefined)
       exec.exit.catch(() => undefined)
       exec.eof.catch(() => undefined)

@@ -112,7 +112,7 @@ describe.runIf(canTest('MAGS_REQUIRE_CONTAINER', notRoot))('break-out from a con
     const secret = `secret-${crypto.randomUUID()}`
     const other = await mags.run(`echo ${secret} > /root/secret; sleep infinity`, { persistent: true, environment: { MAGS_SECRET: secret } })
     while ((await mags.status(other.requestId)).status === 'pending') await new Promise((resolve) => setTimeout(resolve, 20))
-    const search = `grep -rs ${secret.slice(0, 20)} /proc/[0-9]*/environ /root /tmp /run /var/tmp 2>/dev/null | grep -v "^/proc/self" | grep -c "${secret.slice(20)}"`
+    const search = `grep -rs -e ${secret.slice(0, 20)} /proc/[0-9]*/environ /root /tmp /run /var/tmp 2>/dev/null | grep -v "^/proc/self" | grep -c -e "${secret.slice(20)}"`
     const result = await mags.exec(id, search)
     expect(result.stdout.trim()).toBe('0')
     await mags.stop(other.requestId)
