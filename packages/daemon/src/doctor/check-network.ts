@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
-import { mkdir, rm } from 'node:fs/promises'
-import { openNetwork, run } from '@mags/host'
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { ImageCatalogue, openNetwork, run } from '@mags/host'
 import { pino } from 'pino'
 import type { ServerConfig } from '../config/server-config.ts'
 import { type Check, ok, warning } from './finding.ts'
@@ -23,8 +24,17 @@ resolver.resolve4(name).then(
   (error) => { console.log('dns: ' + error.message); process.exit(0) },
 )`
 
-const probeName = 'debian.org'
-const probePort = '80'
+/** Where the default image gets its packages from: what users of a sandbox miss first. */
+async function packageSource(config: ServerConfig): Promise<URL> {
+  const { rootfsDir } = (await ImageCatalogue.open(join(config.systemDir, 'images'))).get(config.defaults.image)
+  const dir = join(rootfsDir, 'etc/apt/sources.list.d')
+  const files = [join(rootfsDir, 'etc/apt/sources.list'), ...(await readdir(dir).catch(() => [])).map((name) => join(dir, name))]
+  for (const file of files) {
+    const address = /https?:\/\/\S+/.exec(await readFile(file, 'utf8').catch(() => ''))?.[0]
+    if (address !== undefined) return new URL(address)
+  }
+  throw new Error(`the image ${config.defaults.image} names no package source`)
+}
 
 /** Builds a whole sandbox network beside the daemon's, with its rules, and looks out of it. */
 export function checkNetwork(config: ServerConfig): Check {
@@ -38,14 +48,16 @@ export function checkNetwork(config: ServerConfig): Check {
       undo.defer(() => rm(runDir, { recursive: true, force: true }))
       const network = await openNetwork({ ...config, instance, runDir, logger: pino({ level: 'silent' }) })
       undo.defer(() => network.close({ keep: false }))
+      const source = await packageSource(config)
+      const port = source.port || (source.protocol === 'https:' ? '443' : '80')
       const slot = await network.createContainerSlot(0)
-      const answer = await run('nsenter', [`--net=${slot.netnsPath}`, process.execPath, '-e', tryOut, network.resolver, probeName, probePort])
+      const answer = await run('nsenter', [`--net=${slot.netnsPath}`, process.execPath, '-e', tryOut, network.resolver, source.hostname, port])
       const words = answer.stdout.trim()
-      if (words === 'ok') return ok(`sandboxes get addresses like ${slot.address}, names through ${network.resolver}, and reach the internet`)
+      if (words === 'ok') return ok(`sandboxes get addresses like ${slot.address}, names through ${network.resolver}, and reach ${source.hostname}`)
       if (words.startsWith('dns'))
         return warning(`rules load, but names do not resolve: ${words}`, 'set MAGS_DNS_SERVERS to name servers this machine can reach')
       return warning(
-        `rules load and names resolve, but ${probeName} is not reached: ${words}`,
+        `rules load and names resolve, but ${source.hostname} is not reached: ${words}`,
         "look for another firewall on this machine whose FORWARD policy drops ('nft list ruleset'), or a network without a way out",
       )
     },
