@@ -1,0 +1,7 @@
+#pragma once
+#include "channel.h"
+
+// Starts to connect to 127.0.0.1:port, else [::1]:port.
+void dial_open(struct channel *ch, uint16_t port);
+// The socket of a connecting channel became writable.
+void dial_connected(struct channel *ch);

@@ -1,0 +1,115 @@
+#include "request.h"
+
+#include <errno.h>
+
+#include "disk.h"
+#include "files.h"
+#include "identity.h"
+#include "root.h"
+#include "stats.h"
+
+static bool reply(struct bytes *out, uint32_t request, int error) {
+  put_reply_head(out, request, error, 0);
+  return true;
+}
+
+static bool ping(uint32_t request, struct reader *r, struct bytes *out) {
+  uint32_t length = (uint32_t)(r->end - r->at);
+  if (length > READ_BYTES_MAX) return false;
+  put_reply_head(out, request, 0, length);
+  bytes_append(out, r->at, length);
+  return true;
+}
+
+static bool identity(uint32_t request, struct reader *r, struct bytes *out) {
+  struct identity identity;
+  if (!decode_identity(r, &identity)) return false;
+  bool writes = *identity.hostname || identity.hosts.length || identity.resolv_conf.length || identity.machine_id.length;
+  return reply(out, request, writes && disk_is_frozen() ? EBUSY : identity_set(&identity));
+}
+
+static bool disk(uint32_t request, uint8_t op, struct reader *r, struct bytes *out) {
+  const char *serial = op == OP_ATTACH ? read_string(r) : "";
+  const uint8_t *uuid = op == OP_ATTACH ? read_bytes(r, 16) : NULL;
+  if (!reader_done(r)) return false;
+  if (!root_is_vm()) return reply(out, request, EOPNOTSUPP);
+  switch (op) {
+    case OP_ATTACH:
+      return reply(out, request, disk_attach(serial, uuid));
+    case OP_DETACH:
+      return reply(out, request, disk_detach());
+    case OP_FREEZE:
+      disk_freeze(request, out);
+      return true;
+    default:
+      return reply(out, request, disk_thaw());
+  }
+}
+
+static bool stats(uint32_t request, const struct reader *r, struct bytes *out) {
+  struct stats stats;
+  if (!reader_done(r)) return false;
+  int error = stats_read(&stats);
+  if (error) return reply(out, request, error);
+  put_reply_stats(out, request, &stats);
+  return true;
+}
+
+static bool look(uint32_t request, uint8_t op, struct reader *r, struct bytes *out) {
+  const char *path = read_string(r);
+  uint64_t from = op == OP_READ ? read_u64(r) : op == OP_LIST ? read_u32(r) : 0;
+  uint32_t most = op == OP_STAT ? 0 : read_u32(r);
+  if (!reader_done(r)) return false;
+  int error = root_enter();
+  if (error) return reply(out, request, error);
+  if (op == OP_STAT) files_stat(request, path, out);
+  else if (op == OP_LIST) files_list(request, path, (uint32_t)from, most, out);
+  else files_read(request, path, from, most, out);
+  root_leave();
+  return true;
+}
+
+static bool change(uint32_t request, uint8_t op, struct reader *r, struct bytes *out) {
+  const char *path = read_string(r);
+  uint32_t mode = op == OP_REMOVE ? 0 : read_u32(r);
+  uint8_t flags = read_u8(r);
+  uint64_t offset = op == OP_WRITE ? read_u64(r) : 0;
+  struct blob blob = op == OP_WRITE ? read_blob(r) : (struct blob){0};
+  if (!reader_done(r) || flags > (op == OP_WRITE ? WRITE_TRUNCATE | WRITE_PARENTS : 1)) return false;
+  // A write to a frozen file system would block the agent, and with it the THAW.
+  if (disk_is_frozen()) return reply(out, request, EBUSY);
+  int error = root_enter();
+  if (error) return reply(out, request, error);
+  if (op == OP_WRITE) reply(out, request, files_write(path, mode, flags, offset, blob));
+  else if (op == OP_MKDIR) reply(out, request, files_mkdir(path, mode, flags));
+  else files_remove(request, path, flags, out);
+  root_leave();
+  return true;
+}
+
+bool request_take(uint32_t request, struct reader *r, struct bytes *out) {
+  uint8_t op = read_u8(r);
+  switch (op) {
+    case OP_PING:
+      return ping(request, r, out);
+    case OP_IDENTITY:
+      return identity(request, r, out);
+    case OP_ATTACH:
+    case OP_DETACH:
+    case OP_FREEZE:
+    case OP_THAW:
+      return disk(request, op, r, out);
+    case OP_STATS:
+      return stats(request, r, out);
+    case OP_STAT:
+    case OP_LIST:
+    case OP_READ:
+      return look(request, op, r, out);
+    case OP_WRITE:
+    case OP_REMOVE:
+    case OP_MKDIR:
+      return change(request, op, r, out);
+    default:
+      return false;
+  }
+}

@@ -1,0 +1,4 @@
+#pragma once
+#include "codec.h"
+
+int stats_read(struct stats *stats);

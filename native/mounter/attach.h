@@ -1,0 +1,6 @@
+#pragma once
+#include "outcome.h"
+#include "request.h"
+
+// Builds the overlay and makes it the root of the process's mount namespace. Afterwards the mounter is in its own namespace again, or it has exited.
+struct outcome attach_root(const struct request *request);

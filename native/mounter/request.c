@@ -1,0 +1,98 @@
+#include "request.h"
+
+#include <string.h>
+
+struct fields {
+  uint8_t *at, *end;
+  bool bad;
+};
+
+static uint64_t take_integer(struct fields *f, int count) {
+  if (f->bad || f->end - f->at < count) {
+    f->bad = true;
+    return 0;
+  }
+  uint64_t value = 0;
+  for (int i = count - 1; i >= 0; i--) value = value << 8 | f->at[i];
+  f->at += count;
+  return value;
+}
+
+// The path moves over its own length field, which makes room for the NUL.
+static const char *take_path(struct fields *f) {
+  uint64_t length = take_integer(f, 2);
+  if (f->bad || length < 1 || length > PATH_BYTES_MAX || (size_t)(f->end - f->at) < length || *f->at != '/' || memchr(f->at, 0, length)) {
+    f->bad = true;
+    return NULL;
+  }
+  char *path = (char *)f->at - 2;
+  memmove(path, f->at, length);
+  path[length] = 0;
+  f->at += length;
+  return path;
+}
+
+static uint32_t take_uid_base(struct fields *f) {
+  uint64_t base = take_integer(f, 4);
+  // Room for the range below the last id, which means "none".
+  if (base < UID_COUNT || base % UID_COUNT || base + UID_COUNT > UINT32_MAX) f->bad = true;
+  return (uint32_t)base;
+}
+
+static void take_process(struct fields *f, struct request *request) {
+  request->pid = (uint32_t)take_integer(f, 4);
+  request->start = take_integer(f, 8);
+  if (request->pid < 2 || request->pid > INT32_MAX) f->bad = true;
+}
+
+static uint32_t take_flags(struct fields *f, uint32_t known) {
+  uint64_t flags = take_integer(f, 4);
+  if (flags & ~(uint64_t)known) f->bad = true;
+  return (uint32_t)flags;
+}
+
+bool request_decode(uint8_t *bytes, size_t length, struct request *request) {
+  struct fields f = {bytes, bytes + length, false};
+  // Not the list of layers: it is long, and only the counted part of it is looked at.
+  request->id = (uint32_t)take_integer(&f, 4);
+  request->op = (uint8_t)take_integer(&f, 1);
+  request->pid = request->uid_base = request->flags = request->number = 0;
+  request->start = 0;
+  request->lower_count = 0;
+  request->path = request->second = NULL;
+  switch (request->op) {
+    case OP_PREPARE:
+      request->uid_base = take_uid_base(&f);
+      break;
+    case OP_ATTACH:
+      take_process(&f, request);
+      request->uid_base = take_uid_base(&f);
+      request->flags = take_flags(&f, ATTACH_VOLATILE);
+      request->lower_count = (uint16_t)take_integer(&f, 2);
+      if (request->lower_count < 1 || request->lower_count > LOWERS_MAX) return false;
+      for (int i = 0; i < request->lower_count; i++) request->lowers[i] = take_path(&f);
+      request->path = take_path(&f);
+      break;
+    case OP_MOUNT_IMAGE:
+      request->path = take_path(&f);
+      request->second = take_path(&f);
+      request->flags = take_flags(&f, IMAGE_DISCARD | IMAGE_NOATIME);
+      break;
+    case OP_PROBE:
+    case OP_UNMOUNT:
+    case OP_RESET_UPPER:
+    case OP_SEAL:
+      request->path = take_path(&f);
+      break;
+    case OP_UNSEAL:
+      request->number = (uint32_t)take_integer(&f, 4);
+      break;
+    case OP_KILL:
+      take_process(&f, request);
+      request->number = (uint32_t)take_integer(&f, 4);
+      break;
+    default:
+      return false;
+  }
+  return !f.bad && f.at == f.end;
+}

@@ -1,0 +1,145 @@
+// The mounter's request reader, and the removal of trees both programs share.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../mounter/request.h"
+#include "../tree/remove-tree.h"
+#include "check.h"
+
+const char *check_what = "";
+
+static uint8_t frame[256];
+static size_t length;
+static struct request request;
+
+static void put(uint64_t value, int bytes) {
+  for (int i = 0; i < bytes; i++, value >>= 8) frame[length++] = (uint8_t)value;
+}
+
+static void put_path(const char *path) {
+  put(strlen(path), 2);
+  memcpy(frame + length, path, strlen(path));
+  length += strlen(path);
+}
+
+static void begin(uint8_t op) {
+  length = 0;
+  put(77, 4);
+  put(op, 1);
+}
+
+static bool decode(size_t bytes) {
+  // On the heap to the byte, so that the sanitizer sees any step past the end.
+  uint8_t *copy = malloc(bytes ? bytes : 1);
+  memcpy(copy, frame, bytes);
+  bool good = request_decode(copy, bytes, &request);
+  if (good && request.path) CHECK(request.path[0] == '/');
+  free(copy);
+  return good;
+}
+
+static void attach_frame(uint64_t uid_base, uint32_t flags) {
+  begin(OP_ATTACH);
+  put(4242, 4);
+  put(0x1122334455667788, 8);
+  put(uid_base, 4);
+  put(flags, 4);
+  put(2, 2);
+  put_path("/a");
+  put_path("/bb");
+  put_path("/upper");
+}
+
+static void reads_attach(void) {
+  attach_frame(1 << 20, 1);
+  CHECK(request_decode(frame, length, &request));
+  CHECK(request.id == 77 && request.op == OP_ATTACH && request.pid == 4242 && request.start == 0x1122334455667788 && request.uid_base == 1 << 20);
+  CHECK(request.flags == ATTACH_VOLATILE && request.lower_count == 2 && strcmp(request.lowers[0], "/a") == 0 && strcmp(request.lowers[1], "/bb") == 0);
+  CHECK(strcmp(request.path, "/upper") == 0);
+  attach_frame(1 << 20, 1);
+  for (size_t cut = 0; cut < length; cut++) CHECK(!decode(cut));
+  length++;
+  CHECK(!decode(length));
+}
+
+static void refuses_values(void) {
+  static const uint64_t bases[] = {0, 65535, 65537, 0xffff0000};
+  for (size_t i = 0; i < sizeof bases / sizeof *bases; i++) {
+    attach_frame(bases[i], 0);
+    CHECK(!decode(length));
+  }
+  attach_frame(0xfffe0000, 0);
+  CHECK(decode(length));
+  attach_frame(1 << 20, 2);
+  CHECK(!decode(length));
+  begin(OP_SEAL);
+  put_path("relative");
+  CHECK(!decode(length));
+  begin(OP_SEAL);
+  put(0, 2);
+  CHECK(!decode(length));
+  begin(OP_SEAL);
+  put(4, 2);
+  memcpy(frame + length, "/a\0b", 4);
+  length += 4;
+  CHECK(!decode(length));
+  begin(OP_KILL);
+  put(1, 4);
+  put(1, 8);
+  put(100, 4);
+  CHECK(!decode(length));
+  begin(99);
+  CHECK(!decode(length));
+}
+
+static void reads_others(void) {
+  begin(OP_MOUNT_IMAGE);
+  put_path("/image");
+  put_path("/dir");
+  put(IMAGE_DISCARD | IMAGE_NOATIME, 4);
+  CHECK(request_decode(frame, length, &request));
+  CHECK(strcmp(request.path, "/image") == 0 && strcmp(request.second, "/dir") == 0 && request.flags == 3);
+  begin(OP_KILL);
+  put(2, 4);
+  put(9, 8);
+  put(1500, 4);
+  CHECK(request_decode(frame, length, &request) && request.pid == 2 && request.start == 9 && request.number == 1500);
+  begin(OP_UNSEAL);
+  put(12, 4);
+  CHECK(request_decode(frame, length, &request) && request.number == 12);
+}
+
+static int open_directory(const char *path) { return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC); }
+
+static void removes_trees(void) {
+  enum { DEPTH = 3000, FILES = 2000 };
+  char top[] = "/tmp/remove-tree-XXXXXX", outside[] = "/tmp/remove-tree-kept-XXXXXX", name[32];
+  CHECK(mkdtemp(top) && mkdtemp(outside));
+  int kept = open_directory(outside), home = open_directory(".");
+  CHECK(mkdirat(kept, "stays", 0755) == 0 && chdir(top) == 0);
+  CHECK(symlink(outside, "link") == 0 && mkfifo("fifo", 0600) == 0 && mkdir("empty", 0) == 0);
+  for (int i = 0; i < FILES; i++) {
+    sprintf(name, "file-%d", i);
+    close(open(name, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+  }
+  for (int i = 0; i < DEPTH; i++) CHECK(mkdir("deep", 0755) == 0 && chdir("deep") == 0 && symlink("..", "up") == 0);
+  CHECK(fchdir(home) == 0);
+  uint64_t removed = 0;
+  CHECK(remove_tree_contents(open_directory(top), &removed) == 0);
+  CHECK(removed == 2 * DEPTH + FILES + 3 && rmdir(top) == 0);
+  CHECK(unlinkat(kept, "stays", AT_REMOVEDIR) == 0 && rmdir(outside) == 0);
+  close(kept);
+  close(home);
+}
+
+int main(void) {
+  reads_attach();
+  refuses_values();
+  reads_others();
+  removes_trees();
+  printf("requests are read, trees removed\n");
+}
