@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -181,6 +181,23 @@ describe.skipIf(!able)('vm', () => {
         expect(await output(big, 'cat /etc/hostname; echo data > /root/file; cat /root/file')).toBe(`mags-${big.id.slice(0, 8)}\ndata\n`)
       } finally {
         await big.destroy()
+      }
+    })
+
+    it('are made from a new template when the old one turns out to be damaged', async () => {
+      const small = { ...shape, memoryMb: 192 }
+      const before = new Set(await readdir(join(cacheDir, 'templates')))
+      await (await ground.driver.create(small)).destroy()
+      const [made] = (await readdir(join(cacheDir, 'templates'))).filter((name) => !before.has(name))
+      const stateFile = join(cacheDir, 'templates', `${made}`, 'state')
+      await writeFile(stateFile, Buffer.alloc((await stat(stateFile)).size, 0xff))
+      await expect(ground.driver.create(small)).rejects.toThrow(/could not be restored from its template/)
+      const sandbox = await ground.driver.create(small)
+      try {
+        await sandbox.attach(small)
+        expect(await output(sandbox, 'echo alive')).toBe('alive\n')
+      } finally {
+        await sandbox.destroy()
       }
     })
 

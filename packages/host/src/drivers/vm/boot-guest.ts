@@ -37,8 +37,6 @@ export interface BootedGuest {
   readonly agent: AgentConnection
 }
 
-const attemptMs = 1_000
-
 /** Boots a guest from its kernel until its agent answers. Rejects with MagsError 'sandbox_failed' and the last words of the guest or of QEMU; nothing is left running then. */
 export async function bootGuest(parts: GuestParts, options: BootGuestOptions): Promise<BootedGuest> {
   const { directory, timeoutMs } = options
@@ -73,30 +71,21 @@ export async function bootGuest(parts: GuestParts, options: BootGuestOptions): P
   }
 }
 
-/**
- * Connects to the agent of a running guest; does not wait longer for one that has died. An attempt is given up early and made again: the guest's kernel may hear of our bytes before it hears
- * that somebody connected, and an agent that then reads a hang-up throws our greeting away.
- */
+/** Connects to the agent of a running guest; does not wait longer for one that has died. */
 export async function connectAgentOf(machine: Machine, agentPath: string, timeoutMs: number): Promise<AgentConnection> {
-  const deadline = performance.now() + timeoutMs
-  let died: string | undefined
+  const connecting = connectAgent(agentPath, { timeoutMs })
   const dying = machine.stopped.then((why) => {
-    died = why
-    return undefined
+    throw new MagsError('sandbox_failed', `a virtual machine died before its agent answered: ${why}`)
   })
-  for (;;) {
-    const connecting = connectAgent(agentPath, { timeoutMs: Math.min(attemptMs, Math.max(1, deadline - performance.now())) })
-    try {
-      const agent = await Promise.race([connecting, dying])
-      if (agent !== undefined) return agent
-    } catch (error) {
-      if (died === undefined && performance.now() >= deadline) throw error
-    }
-    if (died === undefined) continue
+  try {
+    return await Promise.race([connecting, dying])
+  } catch (error) {
     connecting.then(
       (agent) => agent.close(),
       () => undefined,
     )
-    throw new MagsError('sandbox_failed', `a virtual machine died before its agent answered: ${died}`)
+    throw error
+  } finally {
+    dying.catch(() => undefined)
   }
 }

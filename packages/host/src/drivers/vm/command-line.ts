@@ -37,6 +37,9 @@ export const rootSerial = 'root'
 export const consoleId = 'console'
 export const consoleBytes = 16_384
 
+/** Kernel threads, about 80, count too. */
+const threadsMax = 1_104
+
 /**
  * What a broken QEMU may still call. `-runas` needs the set*uid calls, so `elevateprivileges` cannot be denied (7.2 is killed by its own filter); after it QEMU has no
  * capabilities and no_new_privs, and `spawn=deny` keeps it from executing anything.
@@ -93,7 +96,9 @@ function rootDisk(config: MachineConfig): string[] {
 
 /** https://docs.kernel.org/admin-guide/kernel-parameters.html */
 export function kernelCommandLine(config: Pick<MachineConfig, 'accelerator' | 'tscKhz'>): string {
-  const common = 'console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests random.trust_cpu=on audit=0 apparmor=0'
+  // Threads: a fork bomb is refused before it has eaten the memory; containers have the same limit. IPv6 is not routed, so eth0 has none (lo keeps its ::1).
+  const sysctls = `sysctl.kernel.threads-max=${threadsMax} sysctl.net.ipv6.conf.default.disable_ipv6=1`
+  const common = `console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests random.trust_cpu=on audit=0 apparmor=0 ${sysctls}`
   if (config.accelerator === 'kvm') return common
   // Calibrating the time stamp counter against an emulated timer is a race that a busy host loses; we know its frequency. The other four save boot time where
   // no neighbour shares the emulated CPU.

@@ -5,6 +5,7 @@ import type { Logger } from 'pino'
 import { readRecord } from '../../recover/record-file.ts'
 import { newSandboxId } from '../sandbox-id.ts'
 import { bootGuest, type GuestParts } from './boot-guest.ts'
+import { kernelCommandLine } from './command-line.ts'
 import { saveState } from './migrate.ts'
 import type { RamSealer, SealedRam } from './ram-sealer.ts'
 import { rehearse } from './warm-up.ts'
@@ -144,8 +145,11 @@ export class TemplateStore {
       join(draft, 'template.json'),
       JSON.stringify({ layoutVersion, stateBytes: (await stat(join(draft, 'state'))).size, memoryMb: parts.memoryMb }),
     )
-    await rm(dir, { recursive: true, force: true })
-    await rename(draft, dir)
+    // Another daemon of this machine may have made the same one meanwhile.
+    if (!(await isWhole(dir))) {
+      await rm(dir, { recursive: true, force: true })
+      await rename(draft, dir)
+    }
     logger.info({ ms: Math.round(performance.now() - began) }, 'a template of a virtual machine is ready')
   }
 }
@@ -170,6 +174,7 @@ function templateKey(parts: TemplateParts): string {
     guest.accelerator,
     guest.cpuModel,
     guest.placeholderGb,
+    kernelCommandLine({ accelerator: guest.accelerator, tscKhz: 0 }),
     // A guest under emulation has the host's frequency in it; the last digits vary from boot to boot.
     guest.accelerator === 'tcg' ? Math.round(guest.tscKhz / 1000) : 0,
   ]

@@ -185,7 +185,8 @@ export class VmDriver implements SandboxDriver {
       await machine.kill()
       // A template that cannot be loaded is of no use to the next one either.
       await this.#templates.discard(parts)
-      throw error
+      const words = `${error instanceof Error ? error.message : error}; ${await machine.stopped}`
+      throw new MagsError('sandbox_failed', `a virtual machine could not be restored from its template, which will be made anew: ${words}`, { cause: error })
     }
   }
 
