@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config'
 
 const resolve = { conditions: ['source'] }
-const ssr = { resolve: { conditions: ['source', 'node', 'import', 'default'] } }
+const ssr = { resolve: { conditions: ['source', 'node'] } }
 
 /**
  * Unit tests live beside their source, need no root and run side by side. What is in `tests/` runs real sandboxes, servers and programs, looks at what the whole machine

@@ -33,6 +33,7 @@ run_tests() {
   if [ $# = 0 ]; then
     run_stage 'formatting and lint (biome check)' node node_modules/@biomejs/biome/bin/biome check .
     run_stage 'types (tsc -b)' node node_modules/typescript/bin/tsc -b
+    run_stage 'types of tests and benchmarks (tsc)' node node_modules/typescript/bin/tsc -p tsconfig.check.json
     run_stage 'native programs (make -C native test)' make -C native test
   fi
   # As the daemon does for itself: in a mount namespace of its own (what a test leaves mounted is gone with it), and where the host has both

@@ -14,7 +14,6 @@ const programs = [
   ['mkfs.erofs', 'erofs-utils'],
   ['unshare', 'util-linux'],
   ['nsenter', 'util-linux'],
-  ['cpio', 'cpio'],
 ] as const
 
 export const checkPrograms: Check = {

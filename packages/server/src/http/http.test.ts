@@ -1,4 +1,5 @@
 import { connect } from 'node:net'
+import type { InjectOptions } from 'fastify'
 import { describe, expect, it } from 'vitest'
 import { startTestServer } from '../testing/test-server.ts'
 
@@ -31,7 +32,7 @@ describe('HTTP rules', () => {
   it('has JSON for every error', async () => {
     await using mags = await startTestServer()
     const headers = { authorization: `Bearer ${mags.token}` }
-    const send = async (options: Parameters<typeof mags.server.app.inject>[0] & object) => {
+    const send = async (options: InjectOptions) => {
       const answer = await mags.server.app.inject({ ...options, headers: { ...headers, ...options.headers } })
       return { status: answer.statusCode, ...answer.json<{ error: string; code: string }>(), allow: answer.headers.allow }
     }

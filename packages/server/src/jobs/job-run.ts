@@ -272,9 +272,9 @@ export class JobRun {
     if (lost !== undefined) this.#warn(this.log.fault, 'the log of a job could not be written')
     const outcome = { status, exitCode, error: error ?? lost ?? null, timings: this.#clock.timings, completedAt: timestamp(this.#deps.clock()) }
     await this.#store(() => this.#deps.store.finish(this.requestId, outcome))
+    this.#deps.metrics.finished(status, outcome.timings.startMs)
     await this.log.end({ status, exitCode }).catch((fault: unknown) => this.#warn(fault, 'the log of a job could not be closed'))
     this.#deps.logs.release(this.requestId)
-    this.#deps.metrics.finished(status, outcome.timings.startMs)
     this.#done.resolve()
     this.#destroy()
   }

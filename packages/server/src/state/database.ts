@@ -35,7 +35,7 @@ async function connect(config: DatabaseConfig): Promise<Database> {
     if (config.path !== ':memory:') mkdirSync(dirname(config.path), { recursive: true, mode: 0o700 })
     return new Kysely<Tables>({ dialect: new SqliteDialect({ database: openSqliteDatabase(config.path) }) })
   }
-  // Only loaded where it is used: it costs 20 ms of every start.
+  // Only loaded where it is used, to keep it off every other start.
   const { Pool, types } = await import('pg')
   const pool = new Pool({
     connectionString: config.url,

@@ -178,14 +178,14 @@ describe.each(['sqlite', 'postgres'] as const)('state on %s', (kind) => {
     })
 
     it('says which database could not be opened', async () => {
-      const bad: DatabaseConfig = kind === 'sqlite' ? { kind, path: '/proc/none/mags.db' } : { kind, url: 'postgres://u:secret@127.0.0.1:1/none' }
+      const bad: DatabaseConfig = kind === 'sqlite' ? { kind, path: '/dev/null/none/mags.db' } : { kind, url: 'postgres://u:secret@127.0.0.1:1/none' }
       const error = await openDatabase(bad).then(
         () => undefined,
         (reason: Error) => reason,
       )
       expect(error?.message).toMatch(
         kind === 'sqlite'
-          ? /the database \/proc\/none\/mags.db could not be opened/
+          ? /the database \/dev\/null\/none\/mags.db could not be opened/
           : /the PostgreSQL database postgres:\/\/u:…@127.0.0.1:1\/none could not be opened/,
       )
     })

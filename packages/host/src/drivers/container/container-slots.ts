@@ -1,9 +1,9 @@
-import { mkdir, open, rm } from 'node:fs/promises'
+import { mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import type { MounterClient } from '../../mounter/mounter-client.ts'
 import type { ContainerSlot as NetworkSlot, SandboxNetwork } from '../../network/sandbox-network.ts'
-import { run } from '../../run.ts'
+import { makeScratchDisk } from '../scratch-disk.ts'
 import { idsPerSandbox } from './oci-config.ts'
 
 /**
@@ -105,7 +105,7 @@ export class ContainerSlots {
     const dir = join(this.#deps.scratchDir, name)
     const file = `${dir}.img`
     await mkdir(dir, { recursive: true, mode: 0o700 })
-    await makeScratchImage(file, diskGb)
+    await makeScratchDisk(file, diskGb)
     await this.#deps.mounter.mountImage(file, dir)
     await this.#deps.mounter.resetUpper(dir)
     return dir
@@ -118,19 +118,4 @@ export class ContainerSlots {
     await rm(`${slot.scratchDir}.img`, { force: true })
     await this.#makeScratch(slot.index)
   }
-}
-
-/**
- * A sparse file with an ext4 file system of this size. No journal: what is on it does not outlive its sandbox. Source: mkfs.ext4(8).
- */
-async function makeScratchImage(file: string, diskGb: number) {
-  await rm(file, { force: true })
-  const image = await open(file, 'wx', 0o600)
-  try {
-    await image.truncate(diskGb * 2 ** 30)
-  } finally {
-    await image.close()
-  }
-  const features = ['-O', '^has_journal', '-m', '0', '-i', '8192', '-E', 'lazy_itable_init=1,nodiscard']
-  await run('mkfs.ext4', ['-q', '-F', ...features, file], { background: true })
 }

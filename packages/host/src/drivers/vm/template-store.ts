@@ -9,7 +9,7 @@ import { kernelCommandLine } from './command-line.ts'
 import { saveState } from './migrate.ts'
 import type { RamSealer, SealedRam } from './ram-sealer.ts'
 import { rehearse } from './warm-up.ts'
-import { DiskSlot, makeScratchDisk } from './workspace-disk.ts'
+import { DiskSlot, makeWorkspaceDisk } from './workspace-disk.ts'
 
 /** What a template is made of; two with the same parts are interchangeable. */
 export interface TemplateParts {
@@ -131,7 +131,7 @@ export class TemplateStore {
     })
     undo.defer(() => guest.machine.kill())
     undo.defer(() => guest.agent.close())
-    const disk = await makeScratchDisk(join(directory, 'disk.raw'), parts.guest.placeholderGb, uid)
+    const disk = await makeWorkspaceDisk(join(directory, 'disk.raw'), parts.guest.placeholderGb, uid)
     const slot = new DiskSlot(guest.machine.qmp, disk.sizeBytes)
     await slot.swapIn(disk)
     await rehearse(guest.agent, disk, { hostname: 'template' })

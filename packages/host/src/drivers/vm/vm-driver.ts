@@ -19,7 +19,7 @@ import { recordName, type VmRecord } from './vm-record.ts'
 import { firstDiskName, freshState, networkOf, rootFiles, VmSandbox } from './vm-sandbox.ts'
 import { bootUid, type TapSource, type VmSlot, VmSlots } from './vm-slots.ts'
 import { rehearse } from './warm-up.ts'
-import { DiskSlot, makeScratchDisk } from './workspace-disk.ts'
+import { DiskSlot, makeWorkspaceDisk } from './workspace-disk.ts'
 
 export interface VmDriverDeps {
   /** `<system>/kernels/current`: vmlinux and modules/. */
@@ -125,7 +125,7 @@ export class VmDriver implements SandboxDriver {
     await this.#createCgroup(id, shape)
     undo.defer(() => this.#removeCgroup(id))
 
-    const makingDisk = makeScratchDisk(join(directory, firstDiskName), shape.diskGb, slot.uid)
+    const makingDisk = makeWorkspaceDisk(join(directory, firstDiskName), shape.diskGb, slot.uid)
     makingDisk.catch(() => undefined)
     const { machine, record } = await this.#startClone(draft, parts, slot, directory)
     undo.defer(() => machine.kill())

@@ -10,7 +10,7 @@ import { hostnameOf } from '../sandbox-id.ts'
 import { workspaceSerial } from './command-line.ts'
 import type { Machine } from './machine.ts'
 import { recordName, type VmRecord } from './vm-record.ts'
-import { type DiskSlot, makeScratchDisk } from './workspace-disk.ts'
+import { type DiskSlot, makeWorkspaceDisk } from './workspace-disk.ts'
 
 /** What the guest's kernel says, at a level that reaches its console, when it ends a program for want of memory. */
 const oomMessage = /Out of memory: Killed process|Memory cgroup out of memory/
@@ -143,7 +143,7 @@ export class VmSandbox implements Sandbox {
   /** The composed root is on a disk of the usual size; this job wants another. */
   async #changeDisk(slot: DiskSlot, diskGb: number) {
     const { directory, uid } = this.#parts
-    const [disk] = await Promise.all([makeScratchDisk(join(directory, `disk-${diskGb}.raw`), diskGb, uid), this.agent.detachDisk()])
+    const [disk] = await Promise.all([makeWorkspaceDisk(join(directory, `disk-${diskGb}.raw`), diskGb, uid), this.agent.detachDisk()])
     await slot.swapIn(disk)
     await rm(join(directory, firstDiskName), { force: true })
     await this.agent.attachDisk(workspaceSerial, disk.fileSystemUuid)

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { run } from '../../run.ts'
 import type { QmpConnection } from './qmp.ts'
-import { DiskSlot, makeScratchDisk } from './workspace-disk.ts'
+import { DiskSlot, makeWorkspaceDisk } from './workspace-disk.ts'
 
 let directory: string
 beforeEach(() => {
@@ -12,11 +12,11 @@ beforeEach(() => {
 })
 afterEach(() => rmSync(directory, { recursive: true, force: true }))
 
-describe('makeScratchDisk', () => {
+describe('makeWorkspaceDisk', () => {
   it('is sparse, formatted, of the size asked for, with a UUID of its own', async () => {
     const [one, two] = await Promise.all([
-      makeScratchDisk(join(directory, '1'), 2, process.getuid?.() ?? 0),
-      makeScratchDisk(join(directory, '2'), 2, process.getuid?.() ?? 0),
+      makeWorkspaceDisk(join(directory, '1'), 2, process.getuid?.() ?? 0),
+      makeWorkspaceDisk(join(directory, '2'), 2, process.getuid?.() ?? 0),
     ])
     expect(one.fileSystemUuid).not.toBe(two.fileSystemUuid)
     const stat = statSync(one.file)

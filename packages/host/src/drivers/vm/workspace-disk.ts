@@ -1,34 +1,17 @@
-import { randomUUID } from 'node:crypto'
-import { chown, open, rm } from 'node:fs/promises'
+import { chown } from 'node:fs/promises'
 import { basename } from 'node:path'
-import { run } from '../../run.ts'
+import { makeScratchDisk, type ScratchDisk } from '../scratch-disk.ts'
 import { placeholderNode, workspaceNode } from './command-line.ts'
 import type { QmpConnection } from './qmp.ts'
 
-/** An ext4 image that holds the upper layer of one machine. The host never mounts it: a guest wrote it. */
-export interface WorkspaceDisk {
-  readonly file: string
-  readonly sizeBytes: number
-  readonly fileSystemUuid: string
-}
+/** The upper layer of one machine. The host never mounts it: a guest wrote it. */
+export type WorkspaceDisk = ScratchDisk
 
-/**
- * Makes a sparse, formatted image of the given size that only QEMU's user may open; 10–20 ms. No journal: what is on it does not outlive its machine. Discarding first is what lets
- * mkfs.ext4(8) mark the inode tables as zeroed, or the guest would write them out in the background.
- */
-export async function makeScratchDisk(file: string, diskGb: number, uid: number): Promise<WorkspaceDisk> {
-  const sizeBytes = diskGb * 2 ** 30
-  const fileSystemUuid = randomUUID()
-  await rm(file, { force: true })
-  const image = await open(file, 'wx', 0o600)
-  try {
-    await image.truncate(sizeBytes)
-  } finally {
-    await image.close()
-  }
-  await run('mkfs.ext4', ['-q', '-F', '-m', '0', '-O', '^has_journal', '-E', 'discard,lazy_itable_init=1', '-U', fileSystemUuid, file])
+/** Makes a disk that only QEMU's user may open. */
+export async function makeWorkspaceDisk(file: string, diskGb: number, uid: number): Promise<WorkspaceDisk> {
+  const disk = await makeScratchDisk(file, diskGb)
   await chown(file, uid, uid)
-  return { file, sizeBytes, fileSystemUuid }
+  return disk
 }
 
 /**
