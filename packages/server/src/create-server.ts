@@ -77,7 +77,7 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
   await mkdir(deps.logsDir, { recursive: true, mode: 0o700 })
   const database = await openDatabase(deps.database)
   undo.defer(() => database.destroy())
-  const commits = new GroupCommit(database)
+  const commits = new GroupCommit(database, deps.database.kind)
   const store = new JobStore(database, commits)
   const idempotency = new IdempotencyStore(database)
   const tokens = new Tokens({ store: new TokenStore(database), clock, logger })

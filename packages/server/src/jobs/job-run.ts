@@ -5,7 +5,7 @@ import type { JobMetrics } from '../health/metrics.ts'
 import type { JobLog } from '../logs/job-log.ts'
 import type { LogStore } from '../logs/log-store.ts'
 import { timestamp } from '../state/timestamp.ts'
-import { type Job, sandboxSpecOf } from './job.ts'
+import { type Job, type JobTimings, sandboxSpecOf } from './job.ts'
 import { type Ending, judge, timeoutWords, type Verdict } from './job-outcome.ts'
 import { setLongTimeout } from './set-long-timeout.ts'
 import { StartClock } from './start-clock.ts'
@@ -77,6 +77,11 @@ export class JobRun {
   /** Whether the job is still `pending` in the database. */
   get waiting(): boolean {
     return this.#waiting
+  }
+
+  /** Steps measured so far; they are stored at the end (a persistent job's earlier). */
+  get timings(): JobTimings {
+    return this.#clock.timings
   }
 
   /** Takes a sandbox and stores that; undefined when the job ended instead. */

@@ -1,9 +1,9 @@
 import type { JobStatusAnswer } from '@mags/protocol'
-import type { Job } from './job.ts'
+import type { Job, JobTimings } from './job.ts'
 
-/** A job as the status route gives it. `appsUrl` is the address whose subdomains are jobs. */
-export function presentJob(job: Job, appsUrl: string | undefined): JobStatusAnswer {
-  const { timings } = job
+/** A job as the status route gives it. `appsUrl` is the address whose subdomains are jobs; `live` are the timings of a job that is under way, ahead of what is stored. */
+export function presentJob(job: Job, appsUrl: string | undefined, live: JobTimings | undefined): JobStatusAnswer {
+  const timings = live?.queueMs == null ? job.timings : live
   return {
     request_id: job.requestId,
     name: job.name,

@@ -92,7 +92,7 @@ export const jobRoutes: FastifyPluginCallbackZod<JobRoutesDeps> = (app, deps, do
       const job = await find(request.identity.accountId, request.params.id)
       const { queueMs, acquireMs, attachMs, firstByteMs } = job.timings
       if (queueMs !== null) reply.header('server-timing', serverTiming({ queue: queueMs, acquire: acquireMs, attach: attachMs, 'first-byte': firstByteMs }))
-      return presentJob(job, deps.appsUrl)
+      return presentJob(job, deps.appsUrl, deps.dispatcher.find(job.requestId)?.timings)
     },
   )
 

@@ -32,19 +32,21 @@ export class JobStore {
 
   /** pending → running; false when the job is not pending any more. */
   markRunning(requestId: string, change: { vmId: string; isolation: Isolation; queueMs: number; acquireMs: number; startedAt: string }): Promise<boolean> {
-    return this.#update(requestId, ['pending'], {
-      status: 'running',
+    const columns = {
+      status: 'running' as const,
       vm_id: change.vmId,
       isolation: change.isolation,
       queue_ms: change.queueMs,
       acquire_ms: change.acquireMs,
       started_at: change.startedAt,
-    })
+    }
+    // On the start path: a crash of ours cannot undo it, and a power cut ends the sandbox with it.
+    return this.#update(requestId, ['pending'], columns, { flushed: false })
   }
 
   /** Breakdown of the start of a job that goes on. */
   setTimings(requestId: string, timings: JobTimings): Promise<boolean> {
-    return this.#update(requestId, ['running'], timingColumns(timings))
+    return this.#update(requestId, ['running'], timingColumns(timings), { flushed: false })
   }
 
   /** The script of a persistent job ended. */
@@ -118,12 +120,12 @@ export class JobStore {
     return rows.map((row) => ({ requestId: row.request_id, status: row.status }))
   }
 
-  #update(requestId: string, from: readonly JobStatus[], columns: Updateable<JobsTable>): Promise<boolean> {
+  #update(requestId: string, from: readonly JobStatus[], columns: Updateable<JobsTable>, options?: { readonly flushed: boolean }): Promise<boolean> {
     if (Object.keys(columns).length === 0) return Promise.resolve(true)
     return this.#commits.write(async (transaction) => {
       const result = await transaction.updateTable('jobs').set(columns).where('request_id', '=', requestId).where('status', 'in', from).executeTakeFirst()
       return result.numUpdatedRows > 0n
-    })
+    }, options)
   }
 }
 

@@ -1,11 +1,12 @@
-import type { Transaction } from 'kysely'
-import type { Database } from './database.ts'
+import { sql, type Transaction } from 'kysely'
+import type { Database, DatabaseConfig } from './database.ts'
 import type { Tables } from './schema.ts'
 
 type Work<T> = (transaction: Transaction<Tables>) => Promise<T>
 
 interface Entry {
   readonly work: Work<unknown>
+  readonly flushed: boolean
   readonly resolve: (value: unknown) => void
   readonly reject: (error: unknown) => void
 }
@@ -19,17 +20,23 @@ const largestGroup = 100
  */
 export class GroupCommit {
   readonly #database: Database
+  readonly #kind: DatabaseConfig['kind']
   #waiting: Entry[] = []
   #active = false
 
-  constructor(database: Database) {
+  constructor(database: Database, kind: DatabaseConfig['kind']) {
     this.#database = database
+    this.#kind = kind
   }
 
-  /** Resolves with what `work` returned once it is committed. `work` may run twice, the first time undone; it must only touch the database. */
-  write<T>(work: Work<T>): Promise<T> {
+  /**
+   * Resolves with what `work` returned once it is committed. `work` may run twice, the first time undone; it must only touch the database.
+   *
+   * `flushed: false` is for what nobody was told yet: it survives the end of this process, but a power cut may take it (together with the sandboxes it speaks of), and it costs no flush.
+   */
+  write<T>(work: Work<T>, { flushed = true } = {}): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      this.#waiting.push({ work, resolve: resolve as (value: unknown) => void, reject })
+      this.#waiting.push({ work, flushed, resolve: resolve as (value: unknown) => void, reject })
       if (this.#active) return
       this.#active = true
       setImmediate(() => void this.#commitAll())
@@ -43,11 +50,7 @@ export class GroupCommit {
 
   async #commit(group: readonly Entry[]): Promise<void> {
     try {
-      const results = await this.#database.transaction().execute(async (transaction) => {
-        const values: unknown[] = []
-        for (const entry of group) values.push(await entry.work(transaction))
-        return values
-      })
+      const results = await this.#transact(group)
       group.forEach((entry, index) => {
         entry.resolve(results[index])
       })
@@ -56,5 +59,29 @@ export class GroupCommit {
       if (group.length === 1 && only !== undefined) return only.reject(error)
       for (const entry of group) await this.#commit([entry])
     }
+  }
+
+  #transact(group: readonly Entry[]): Promise<unknown[]> {
+    const runAll = async (transaction: Transaction<Tables>) => {
+      const values: unknown[] = []
+      for (const entry of group) values.push(await entry.work(transaction))
+      return values
+    }
+    if (group.some(({ flushed }) => flushed)) return this.#database.transaction().execute(runAll)
+    if (this.#kind === 'postgres') {
+      return this.#database.transaction().execute(async (transaction) => {
+        await sql`set local synchronous_commit to off`.execute(transaction)
+        return await runAll(transaction)
+      })
+    }
+    // SQLite takes the setting outside of a transaction only; there is one connection, and it is ours until the end of this.
+    return this.#database.connection().execute(async (connection) => {
+      await sql`pragma synchronous = normal`.execute(connection)
+      try {
+        return await connection.transaction().execute(runAll)
+      } finally {
+        await sql`pragma synchronous = full`.execute(connection)
+      }
+    })
   }
 }

@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { sql } from 'kysely'
 import { pino } from 'pino'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startPostgres, type TestPostgres, whyNoPostgres } from '../../../../tests/kit/postgres.ts'
@@ -69,7 +70,7 @@ describe.each(['sqlite', 'postgres'] as const)('state on %s', (kind) => {
 
     async function open(database: DatabaseConfig = config()) {
       const db = await openDatabase(database)
-      const commits = new GroupCommit(db)
+      const commits = new GroupCommit(db, database.kind)
       const store = new JobStore(db, commits)
       const insert = (job: Job) => commits.write((transaction) => store.insert(transaction, job))
       return { config: database, db, commits, store, insert, [Symbol.asyncDispose]: () => db.destroy() }
@@ -83,6 +84,22 @@ describe.each(['sqlite', 'postgres'] as const)('state on %s', (kind) => {
       expect(await first.store.get(job.requestId)).toEqual(job)
       await using second = await open(first.config)
       expect(await second.store.get(job.requestId)).toEqual(job)
+    })
+
+    it('goes back to flushing after a write that needed none', async () => {
+      await using state = await open()
+      const flushes = async () =>
+        kind === 'sqlite'
+          ? (await sql<{ synchronous: number }>`pragma synchronous`.execute(state.db)).rows[0]?.synchronous
+          : (await sql<{ synchronous_commit: string }>`show synchronous_commit`.execute(state.db)).rows[0]?.synchronous_commit
+      const before = await flushes()
+      const job = makeJob()
+      await state.insert(job)
+      await state.store.setTimings(job.requestId, noTimings)
+      const failing = state.commits.write(() => Promise.reject(new Error('no')), { flushed: false })
+      await expect(failing).rejects.toThrow('no')
+      expect(await flushes()).toBe(before)
+      expect(before).toBe(kind === 'sqlite' ? 2 : 'on')
     })
 
     it('changes a status only from the one it expects', async () => {
