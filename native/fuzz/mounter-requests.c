@@ -15,13 +15,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (!copy) return 0;
   memcpy(copy, data, size);
   if (request_decode(copy, size, &request)) {
-    if (request.op < OP_PROBE || request.op > OP_KILL) abort();
+    if (request.op < OP_PROBE || request.op > OP_RUN) abort();
     bool has_path = request.op != OP_PREPARE && request.op != OP_UNSEAL && request.op != OP_KILL;
     if (has_path) check_path(request.path);
     if (request.op == OP_MOUNT_IMAGE) check_path(request.second);
     if (request.op == OP_ATTACH) {
       if (request.lower_count < 1 || request.lower_count > LOWERS_MAX || request.uid_base < UID_COUNT) abort();
       for (int i = 0; i < request.lower_count; i++) check_path(request.lowers[i]);
+    }
+    if (request.op == OP_RUN) {
+      int count = 0;
+      while (request.arguments[count]) {
+        if (strlen(request.arguments[count++]) > PATH_BYTES_MAX || count > ARGUMENTS_MAX) abort();
+      }
+      if (count < 1) abort();
     }
   }
   free(copy);

@@ -25,17 +25,19 @@
 #include "overlay.h"
 #include "process.h"
 #include "request.h"
+#include "run.h"
 #include "storage.h"
 #include "user-namespace.h"
 
 enum { PENDING_MAX = 256, SEALED_MAX = 256 };
 
-// A request whose answer comes later. `fd` becomes readable then: the pipe of a child, or a pidfd.
+// A request whose answer comes later. `fd` becomes readable then: the pipe of a worker, or a pidfd.
 static struct pending {
   uint32_t id;
+  uint8_t op;
   int fd;
   pid_t child;          // 0: a KILL
-  int64_t deadline_ms;  // of a KILL
+  int64_t deadline_ms;  // of a KILL or RUN
   int memory;           // of a SEAL, else -1
 } pending[PENDING_MAX];
 static int pending_count;
@@ -101,7 +103,7 @@ static struct outcome start_child(const struct request *request) {
     return outcome;
   }
   if (memory >= 0) sealed[sealed_count++] = memory;
-  pending[pending_count++] = (struct pending){.id = request->id, .fd = ends[0], .child = child, .memory = memory};
+  pending[pending_count++] = (struct pending){.id = request->id, .op = request->op, .fd = ends[0], .child = child, .memory = memory};
   return done(0);
 }
 
@@ -133,8 +135,25 @@ static struct outcome start_kill(const struct request *request, bool *later) {
     return outcome;
   }
   *later = true;
-  pending[pending_count++] = (struct pending){.id = request->id, .fd = pidfd, .deadline_ms = now_ms() + request->number, .memory = -1};
+  pending[pending_count++] = (struct pending){.id = request->id, .op = OP_KILL, .fd = pidfd, .deadline_ms = now_ms() + request->number, .memory = -1};
   return done(0);
+}
+
+static struct outcome start_run(const struct request *request) {
+  pid_t child;
+  int pidfd;
+  struct outcome outcome = run_start(request, &child, &pidfd);
+  if (outcome.error) return outcome;
+  int64_t deadline_ms = now_ms() + request->number;
+  pending[pending_count++] = (struct pending){.id = request->id, .op = OP_RUN, .fd = pidfd, .child = child, .deadline_ms = deadline_ms, .memory = -1};
+  return outcome;
+}
+
+static void finish_run(const struct pending *p, bool ended) {
+  if (!ended) kill(p->child, SIGKILL);
+  struct outcome outcome = run_finish(p->child);
+  if (!ended) outcome = refused(ETIMEDOUT, "run");
+  answer(p->id, &outcome);
 }
 
 static void serve(const struct request *request) {
@@ -157,7 +176,7 @@ static void serve(const struct request *request) {
       outcome = pending_count == PENDING_MAX ? refused(EAGAIN, "too many at once") : start_kill(request, &later);
       break;
     default:
-      outcome = pending_count == PENDING_MAX ? refused(EAGAIN, "too many at once") : start_child(request);
+      outcome = pending_count == PENDING_MAX ? refused(EAGAIN, "too many at once") : request->op == OP_RUN ? start_run(request) : start_child(request);
       later = outcome.error == 0;
   }
   if (!later) answer(request->id, &outcome);
@@ -195,8 +214,10 @@ static bool receive(void) {
 // True when the request is answered and its slot free.
 static bool settle(const struct pending *p, bool readable) {
   static const struct outcome ended = {0}, timed_out = {.error = ETIMEDOUT, .step = "wait for the end"};
-  if (!readable && (p->child || now_ms() < p->deadline_ms)) return false;
-  if (p->child) finish_child(p);
+  bool bounded = p->op == OP_KILL || p->op == OP_RUN;
+  if (!readable && (!bounded || now_ms() < p->deadline_ms)) return false;
+  if (p->op == OP_RUN) finish_run(p, readable);
+  else if (p->child) finish_child(p);
   else answer(p->id, readable ? &ended : &timed_out);
   close(p->fd);
   return true;
@@ -205,7 +226,7 @@ static bool settle(const struct pending *p, bool readable) {
 static int next_timeout_ms(void) {
   int64_t next = -1, now = now_ms();
   for (int i = 0; i < pending_count; i++) {
-    if (pending[i].child) continue;
+    if (pending[i].op != OP_KILL && pending[i].op != OP_RUN) continue;
     int64_t left = pending[i].deadline_ms > now ? pending[i].deadline_ms - now : 0;
     if (next < 0 || left < next) next = left;
   }
@@ -213,7 +234,8 @@ static int next_timeout_ms(void) {
 }
 
 static int run(void) {
-  struct outcome prepared = overlay_prepare();
+  struct outcome prepared = run_prepare();
+  if (!prepared.error) prepared = overlay_prepare();
   if (prepared.error) {
     dprintf(2, "mounter: %s: %s\n", prepared.step, strerror(prepared.error));
     return 1;

@@ -18,17 +18,23 @@ static uint64_t take_integer(struct fields *f, int count) {
   return value;
 }
 
-// The path moves over its own length field, which makes room for the NUL.
-static const char *take_path(struct fields *f) {
+// The string moves over its own length field, which makes room for the NUL.
+static char *take_string(struct fields *f) {
   uint64_t length = take_integer(f, 2);
-  if (f->bad || length < 1 || length > PATH_BYTES_MAX || (size_t)(f->end - f->at) < length || *f->at != '/' || memchr(f->at, 0, length)) {
+  if (f->bad || length > PATH_BYTES_MAX || (size_t)(f->end - f->at) < length || memchr(f->at, 0, length)) {
     f->bad = true;
     return NULL;
   }
-  char *path = (char *)f->at - 2;
-  memmove(path, f->at, length);
-  path[length] = 0;
+  char *string = (char *)f->at - 2;
+  memmove(string, f->at, length);
+  string[length] = 0;
   f->at += length;
+  return string;
+}
+
+static const char *take_path(struct fields *f) {
+  const char *path = take_string(f);
+  if (!f->bad && *path != '/') f->bad = true;
   return path;
 }
 
@@ -91,6 +97,15 @@ bool request_decode(uint8_t *bytes, size_t length, struct request *request) {
       take_process(&f, request);
       request->number = (uint32_t)take_integer(&f, 4);
       break;
+    case OP_RUN: {
+      request->number = (uint32_t)take_integer(&f, 4);
+      request->path = take_path(&f);
+      uint64_t count = take_integer(&f, 2);
+      if (count < 1 || count > ARGUMENTS_MAX) return false;
+      for (uint64_t i = 0; i < count; i++) request->arguments[i] = take_string(&f);
+      request->arguments[count] = NULL;
+      break;
+    }
     default:
       return false;
   }

@@ -28,6 +28,11 @@
 //   7  SEAL         path file                                             descriptor         a sealed memfd with the file's contents: /proc/<mounter>/fd/<value>
 //   8  UNSEAL       u32 descriptor                                        -
 //   9  KILL         u32 pid, u64 start, u32 most ms to wait               1: was gone        SIGKILL and wait for the end; ETIMEDOUT if it has not come
+//  10  RUN          u32 most ms to run, path log, u16 n (1 to 64),        exit code,         a program, with the mounts of the daemon, nothing to read and its
+//                   n strings: program and arguments                      128 + signal       output appended to log; killed over its time: ETIMEDOUT
+//
+// A string is as a path, but need not be absolute and may be empty. RUN is here because the mounter is small: forking a large daemon takes ten times as long,
+// and stands in the way of everything else it does.
 //
 // `start` is field 22 of /proc/<pid>/stat: a pid that has been given to somebody else meanwhile is never touched (ESRCH).
 // Uid base: ids 0..65535 on disk are base..base+65535 on the host; a multiple of 65,536, at least 65,536.
@@ -36,8 +41,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { OP_PROBE = 1, OP_PREPARE, OP_ATTACH, OP_MOUNT_IMAGE, OP_UNMOUNT, OP_RESET_UPPER, OP_SEAL, OP_UNSEAL, OP_KILL };
-enum { REQUEST_MIN = 5, REQUEST_MAX = 65536, LOWERS_MAX = 500, PATH_BYTES_MAX = 4095, UID_COUNT = 65536 };
+enum { OP_PROBE = 1, OP_PREPARE, OP_ATTACH, OP_MOUNT_IMAGE, OP_UNMOUNT, OP_RESET_UPPER, OP_SEAL, OP_UNSEAL, OP_KILL, OP_RUN };
+enum { REQUEST_MIN = 5, REQUEST_MAX = 65536, LOWERS_MAX = 500, ARGUMENTS_MAX = 64, PATH_BYTES_MAX = 4095, UID_COUNT = 65536 };
 enum { ATTACH_VOLATILE = 1 };
 enum { IMAGE_DISCARD = 1, IMAGE_NOATIME = 2 };
 
@@ -48,7 +53,8 @@ struct request {
   uint64_t start;
   uint16_t lower_count;
   const char *lowers[LOWERS_MAX];
-  const char *path;    // dir, file or upper
+  char *arguments[ARGUMENTS_MAX + 1];  // NULL behind the last
+  const char *path;    // dir, file, upper or log
   const char *second;  // MOUNT_IMAGE: dir
 };
 

@@ -92,6 +92,11 @@ static void refuses_values(void) {
   put(1, 8);
   put(100, 4);
   CHECK(!decode(length));
+  begin(OP_RUN);
+  put(1000, 4);
+  put_path("/log");
+  put(ARGUMENTS_MAX + 1, 2);
+  CHECK(!decode(length));
   begin(99);
   CHECK(!decode(length));
 }
@@ -111,6 +116,14 @@ static void reads_others(void) {
   begin(OP_UNSEAL);
   put(12, 4);
   CHECK(request_decode(frame, length, &request) && request.number == 12);
+  begin(OP_RUN);
+  put(1000, 4);
+  put_path("/log");
+  put(2, 2);
+  put_path("crun");
+  put_path("");
+  CHECK(request_decode(frame, length, &request) && request.number == 1000 && strcmp(request.path, "/log") == 0);
+  CHECK(strcmp(request.arguments[0], "crun") == 0 && !*request.arguments[1] && !request.arguments[2]);
 }
 
 static int open_directory(const char *path) { return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC); }

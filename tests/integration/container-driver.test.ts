@@ -6,8 +6,11 @@ import type { ContainerRecord } from '../../packages/host/src/drivers/container/
 import { containerGround, defaultShape } from '../kit/container-ground.ts'
 import { canTest, notRoot } from '../kit/require.ts'
 
+/** Emulated machines are slow, see tests/compat. */
+const timeScale = Number(process.env.MAGS_TIME_SCALE ?? 1)
+
 if (canTest('MAGS_REQUIRE_CONTAINER', notRoot)) {
-  describeDriverConformance('container', async () => {
+  const setUp = async () => {
     const ground = await containerGround()
     const { driver } = await ground.open()
     return {
@@ -28,5 +31,6 @@ if (canTest('MAGS_REQUIRE_CONTAINER', notRoot)) {
         if (left.length > 0) throw new Error(`left behind: ${left.join(', ')}`)
       },
     }
-  })
+  }
+  describeDriverConformance('container', setUp, { timeScale })
 }

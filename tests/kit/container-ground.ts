@@ -38,7 +38,7 @@ export async function containerGround(): Promise<ContainerGround> {
   const open = async () => {
     await close({ keep: true })
     const mounter = await MounterClient.start({ binary: binary('mounter'), logFile: join(dataDir, 'mounter.log') })
-    const network = await openNetwork({ instance, runDir, logger })
+    const network = await openNetwork({ instance, runDir, logger, launcher: mounter })
     close = async ({ keep }) => {
       await network.close({ keep })
       await mounter.close()

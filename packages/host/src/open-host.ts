@@ -57,7 +57,7 @@ export async function openHost(config: HostConfig): Promise<HostApi> {
   const mounter = await MounterClient.start({ binary: config.mounterBinary, logFile: join(config.runDir, 'mounter.log') })
   undo.defer(() => mounter.close())
   const cgroups = await openCgroupTree()
-  const network = await openNetwork(config)
+  const network = await openNetwork({ ...config, launcher: mounter })
   undo.defer(() => network.close({ keep: false }))
 
   const ground: Ground = { images, mounter, cgroups, network }

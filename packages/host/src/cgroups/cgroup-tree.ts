@@ -103,7 +103,11 @@ function unifiedTree(root: string): CgroupTree {
     },
     add: (path, pid) => writeFile(at(path, 'cgroup.procs'), `${pid}`),
     async setLimits(path, { vcpus, memoryMb, pids }) {
-      if (memoryMb !== undefined) await setLimit(at(path, 'memory.max'), `${memoryMb * 2 ** 20}`)
+      if (memoryMb !== undefined) {
+        await setLimit(at(path, 'memory.max'), `${memoryMb * 2 ** 20}`)
+        // Memory is all there is: what does not fit must not go on in the host's swap. A kernel that does not count swap has no such file.
+        await writeFile(at(path, 'memory.swap.max'), '0').catch(ignoreMissing)
+      }
       if (vcpus !== undefined) await setLimit(at(path, 'cpu.max'), `${Math.round(vcpus * cpuPeriodUs)} ${cpuPeriodUs}`)
       if (pids !== undefined) await setLimit(at(path, 'pids.max'), `${pids}`)
     },

@@ -94,6 +94,15 @@ export class MounterClient {
     return value
   }
 
+  /**
+   * Runs a program with the daemon's mounts, an empty standard input and its output appended to a file; resolves with its exit code. For the background work of a busy pool: starting
+   * a program from here costs the daemon's event loop milliseconds, asking the mounter to do it nothing.
+   */
+  async run(argv: readonly string[], options: { readonly logFile: string; readonly timeoutMs: number }): Promise<number> {
+    const { value } = await this.#call({ op: 'run', argv, ...options }, argv[0] ?? 'run')
+    return value
+  }
+
   /** A copy of a file in memory that nobody can change any more; `path` can be opened while this process lives. */
   async seal(file: string): Promise<{ path: string; release(): Promise<void> }> {
     const { value: fd } = await this.#call({ op: 'seal', file }, `seal ${file}`)

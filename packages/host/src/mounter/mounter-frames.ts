@@ -16,6 +16,7 @@ export type MounterOp =
   | { readonly op: 'seal'; readonly file: string }
   | { readonly op: 'unseal'; readonly fd: number }
   | { readonly op: 'kill'; readonly process: ProcessIdentity; readonly timeoutMs: number }
+  | { readonly op: 'run'; readonly argv: readonly string[]; readonly logFile: string; readonly timeoutMs: number }
 
 export interface MounterReply {
   readonly id: number
@@ -24,7 +25,7 @@ export interface MounterReply {
   readonly message: string
 }
 
-const opNumbers = { probe: 1, prepare: 2, attach: 3, 'mount-image': 4, unmount: 5, 'reset-upper': 6, seal: 7, unseal: 8, kill: 9 } as const
+const opNumbers = { probe: 1, prepare: 2, attach: 3, 'mount-image': 4, unmount: 5, 'reset-upper': 6, seal: 7, unseal: 8, kill: 9, run: 10 } as const
 const headerBytes = 4
 const replyMinBytes = 18
 
@@ -38,19 +39,21 @@ function fields(op: MounterOp): Buffer[] {
     case 'probe':
     case 'unmount':
     case 'reset-upper':
-      return [path(op.dir)]
+      return [text(op.dir)]
     case 'prepare':
       return [u32(op.uidBase)]
     case 'attach':
-      return [...processFields(op.process), u32(op.uidBase), u32(op.flags), u16(op.lowerDirs.length), ...op.lowerDirs.map(path), path(op.upperDir)]
+      return [...processFields(op.process), u32(op.uidBase), u32(op.flags), u16(op.lowerDirs.length), ...op.lowerDirs.map(text), text(op.upperDir)]
     case 'mount-image':
-      return [path(op.file), path(op.dir), u32(op.flags)]
+      return [text(op.file), text(op.dir), u32(op.flags)]
     case 'seal':
-      return [path(op.file)]
+      return [text(op.file)]
     case 'unseal':
       return [u32(op.fd)]
     case 'kill':
       return [...processFields(op.process), u32(op.timeoutMs)]
+    case 'run':
+      return [u32(op.timeoutMs), text(op.logFile), u16(op.argv.length), ...op.argv.map(text)]
   }
 }
 
@@ -93,8 +96,8 @@ function u32(value: number) {
   return bytes
 }
 
-function path(text: string) {
-  const bytes = Buffer.from(text)
+function text(value: string) {
+  const bytes = Buffer.from(value)
   return Buffer.concat([u16(bytes.length), bytes])
 }
 

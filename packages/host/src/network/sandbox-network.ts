@@ -1,3 +1,4 @@
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { MagsError } from '@mags/protocol'
 import type { Logger } from 'pino'
@@ -28,8 +29,15 @@ export interface NetworkDeps {
   readonly egressAllow?: readonly string[]
   /** Addresses of the sandboxes, seen only inside the router namespace; default 10.213.0.0/16. */
   readonly subnet?: string
+  /** Starts programs for changes of the rules, in place of this process; a busy pool makes many, and each start from a large process stops it for milliseconds. */
+  readonly launcher?: ProgramLauncher
   /** The user the resolver runs as; nothing else may run under it. Default 59053, which no distribution hands out. */
   readonly resolverUid?: number
+}
+
+/** What MounterClient does: runs a program to its end, output appended to a file; resolves with its exit code. */
+export interface ProgramLauncher {
+  run(argv: readonly string[], options: { readonly logFile: string; readonly timeoutMs: number }): Promise<number>
 }
 
 interface SlotAddress {
@@ -57,6 +65,7 @@ export type NetworkSlot = ContainerSlot | TapSlot
 
 /** Changes of generations wait this long for others, so that a busy pool pays for one program instead of many. */
 const renewDelayMs = 50
+const rulesTimeoutMs = 10_000
 
 /**
  * The network of all sandboxes of one daemon: a router in a namespace of its own (bridge, rules, masquerade, resolver), joined to the host by one link.
@@ -75,6 +84,7 @@ export class SandboxNetwork {
   /** Where QEMU has to be started: `nsenter --net=<routerNetnsPath>`. Not as the resolver's user. */
   readonly routerNetnsPath: string
   readonly #plan: RouterPlan
+  readonly #launcher: ProgramLauncher | undefined
   readonly #netnsDir: string
   readonly #slots = new Map<string, LiveSlot>()
   readonly #leftOver = new Set<string>()
@@ -85,8 +95,9 @@ export class SandboxNetwork {
   #lastGeneration = 0
   #state: 'open' | 'closed' = 'open'
 
-  constructor(plan: RouterPlan, opened: OpenedRouter) {
+  constructor(plan: RouterPlan, opened: OpenedRouter, launcher?: ProgramLauncher) {
     this.#plan = plan
+    this.#launcher = launcher
     this.resolver = gatewayAddress(plan.subnet)
     this.uplinkMtu = plan.mtu
     this.routerNetnsPath = routerPaths(plan.runDir).router
@@ -233,7 +244,17 @@ export class SandboxNetwork {
   }
 
   async #runNft(input: string) {
-    await runInNamespace(this.routerNetnsPath, 'nft', ['-f', '-'], { input, background: true })
+    if (this.#launcher === undefined) {
+      await runInNamespace(this.routerNetnsPath, 'nft', ['-f', '-'], { input, background: true })
+      return
+    }
+    // One at a time (#serial), so one file will do.
+    const file = join(this.#plan.runDir, 'rules.nft')
+    const logFile = join(this.#plan.runDir, 'rules.log')
+    await writeFile(file, input, { mode: 0o600 })
+    const code = await this.#launcher.run(['nsenter', `--net=${this.routerNetnsPath}`, 'nft', '-f', file], { logFile, timeoutMs: rulesTimeoutMs })
+    const words = code === 0 ? '' : await readFile(logFile, 'utf8').catch(() => '')
+    if (code !== 0) throw new Error(`nft: exit ${code}: ${words.trim().slice(-500)}`)
   }
 
   #linkDeps() {
@@ -288,7 +309,7 @@ export async function openNetwork(deps: NetworkDeps): Promise<SandboxNetwork> {
     }
     const opened = await openRouter(plan)
     // A router taken over keeps the addresses and MTU it was made with; its sandboxes have them.
-    return new SandboxNetwork({ ...plan, subnet: parseRange(opened.record.subnet), mtu: opened.record.mtu }, opened)
+    return new SandboxNetwork({ ...plan, subnet: parseRange(opened.record.subnet), mtu: opened.record.mtu }, opened, deps.launcher)
   })
 }
 

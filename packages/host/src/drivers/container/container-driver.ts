@@ -1,4 +1,3 @@
-import { once } from 'node:events'
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
@@ -10,7 +9,6 @@ import type { MounterClient } from '../../mounter/mounter-client.ts'
 import type { SandboxNetwork } from '../../network/sandbox-network.ts'
 import { identifyProcess, isAlive, type ProcessIdentity } from '../../recover/process-identity.ts'
 import { readRecord, readRecords, writeRecord } from '../../recover/record-file.ts'
-import { startResident } from '../../run.ts'
 import type { Sandbox, SandboxDriver, SandboxShape } from '../driver.ts'
 import { hostnameOf, newSandboxId } from '../sandbox-id.ts'
 import { type ContainerRecord, ContainerSandbox } from './container-sandbox.ts'
@@ -77,6 +75,8 @@ export class ContainerDriver implements SandboxDriver {
     undo.defer(() => this.#removeRuntimeState(id))
     undo.defer(() => cgroups.remove(cgroup))
     const process = await this.#startRuntime(id, dir, cgroup, slot, shape)
+    // The runtime limits memory but not swap.
+    await cgroups.setLimits(cgroup, { memoryMb: shape.memoryMb })
     const agent = await connectAgent(join(dir, 'agent.sock'), { timeoutMs: createTimeoutMs })
     undo.defer(() => agent.close())
     await this.#deps.mounter.attach({ process, uidBase: slot.uidBase, volatile: true, lowerDirs: [image.rootfsDir], upperDir })
@@ -147,25 +147,10 @@ export class ContainerDriver implements SandboxDriver {
     })
     await writeFile(join(dir, 'config.json'), JSON.stringify(config))
     const pidFile = join(dir, 'pid')
-    const command = [
-      runtime,
-      '--root',
-      this.#runtimeRoot(),
-      '--cgroup-manager=cgroupfs',
-      'run',
-      '--detach',
-      '--preserve-fds=1',
-      '--pid-file',
-      pidFile,
-      '--bundle',
-      dir,
-      id,
-    ]
-    // The runtime gives its standard streams to root of the container, so they must never be a device of the host's: a pipe and a file.
-    const child = startResident(mounterBinary, ['listen', join(dir, 'agent.sock'), ...command], { logFile: join(dir, 'runtime.log'), stdin: 'pipe' })
-    child.stdin?.on('error', () => undefined)
-    const [code] = await once(child, 'exit', { signal: AbortSignal.timeout(createTimeoutMs) })
-    child.stdin?.destroy()
+    const listen = [mounterBinary, 'listen', join(dir, 'agent.sock')]
+    const start = [runtime, '--root', this.#runtimeRoot(), '--cgroup-manager=cgroupfs', 'run', '--detach', '--preserve-fds=1']
+    const argv = [...listen, ...start, '--pid-file', pidFile, '--bundle', dir, id]
+    const code = await this.#deps.mounter.run(argv, { logFile: join(dir, 'runtime.log'), timeoutMs: createTimeoutMs })
     if (code !== 0) throw new Error(`${runtime} could not start a container (exit ${code}): ${await lastWords(dir)}`)
     const pid = Number(await readFile(pidFile, 'utf8'))
     const process = await identifyProcess(pid)
