@@ -1,8 +1,8 @@
 import { Mags } from '@mags/sdk'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { type DaemonPlace, makePlace, startDaemon } from '../kit/daemon.ts'
+import { type DaemonPlace, makePlace, startDaemon, type TestDaemon } from '../kit/daemon.ts'
 import { isFinal, isRunning, systemWords, untilStatus } from '../kit/jobs.ts'
-import { leakedSince, takenFromHost } from '../kit/leaks.ts'
+import { leftOf } from '../kit/leaks.ts'
 import { canTest, notRoot } from '../kit/require.ts'
 
 const environment = { MAGS_ISOLATION: 'container' }
@@ -11,26 +11,33 @@ const clientOf = (daemon: { url: string; token: string }) => new Mags({ apiUrl: 
 
 describe.runIf(canTest('MAGS_REQUIRE_CONTAINER', notRoot))('after the server was killed', () => {
   let place: DaemonPlace & AsyncDisposable
-  let before: string[]
+  let daemon: TestDaemon
 
   beforeEach(async () => {
-    before = takenFromHost()
     place = await makePlace()
   })
 
+  /** Starts the next daemon over the same folders. */
+  const start = async (environment: Record<string, string>) => {
+    daemon = await startDaemon(environment, place)
+    return daemon
+  }
+
   afterEach(async () => {
+    await daemon.stop()
+    const left = leftOf(daemon)
     await place[Symbol.asyncDispose]()
-    expect(leakedSince(before)).toEqual([])
+    expect(left).toEqual([])
   })
 
   it('a persistent job goes on, with every line of its output exactly once', async () => {
-    const first = await startDaemon(environment, place)
+    const first = await start(environment)
     const { requestId } = await clientOf(first).run(counting, { persistent: true, name: 'counter' })
     const { vm_id: machine } = await untilStatus(clientOf(first), requestId, isRunning)
     await countTo(clientOf(first), requestId, 5)
     await first.crash()
 
-    await using second = await startDaemon(environment, place)
+    const second = await start(environment)
     const mags = clientOf(second)
     expect(await mags.status(requestId)).toMatchObject({ status: 'running', vm_id: machine })
     const { logs } = await mags.logs(requestId, { source: 'stdout' })
@@ -43,13 +50,13 @@ describe.runIf(canTest('MAGS_REQUIRE_CONTAINER', notRoot))('after the server was
 
   it('another running job ends as an error that says why, and pending ones run', async () => {
     const narrow = { ...environment, MAGS_POOL_MAX: '1', MAGS_POOL_MIN: '1' }
-    const first = await startDaemon(narrow, place)
+    const first = await start(narrow)
     const running = await clientOf(first).run('echo begun; sleep 1000')
     await untilLine(clientOf(first), running.requestId, (line) => line === 'begun')
     const pending = await Promise.all([1, 2, 3].map((n) => clientOf(first).run(`echo run ${n}`)))
     await first.crash()
 
-    await using second = await startDaemon(narrow, place)
+    const second = await start(narrow)
     const mags = clientOf(second)
     const ended = await untilStatus(mags, running.requestId, isFinal)
     expect(ended.status).toBe('error')
@@ -61,12 +68,12 @@ describe.runIf(canTest('MAGS_REQUIRE_CONTAINER', notRoot))('after the server was
   }, 120_000)
 
   it('a persistent job lives through a stop and a start, too', async () => {
-    const first = await startDaemon(environment, place)
+    const first = await start(environment)
     const { requestId } = await clientOf(first).run(counting, { persistent: true })
     await countTo(clientOf(first), requestId, 3)
     expect(await first.stop()).toBe(0)
 
-    await using second = await startDaemon(environment, place)
+    const second = await start(environment)
     const mags = clientOf(second)
     await countTo(mags, requestId, 20)
     await mags.stop(requestId)
@@ -74,11 +81,11 @@ describe.runIf(canTest('MAGS_REQUIRE_CONTAINER', notRoot))('after the server was
   }, 120_000)
 
   it('everything an idle server had is freed by a start and a stop', async () => {
-    const first = await startDaemon(environment, place)
+    const first = await start(environment)
     await clientOf(first).runAndWait('true')
     await first.crash()
-    const second = await startDaemon(environment, place)
-    expect(await second.stop()).toBe(0)
+    await start(environment)
+    expect(await daemon.stop()).toBe(0)
   }, 120_000)
 })
 

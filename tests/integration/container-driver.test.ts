@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describeDriverConformance } from '../../packages/host/src/drivers/conformance.ts'
+import type { ConformanceSetup } from '../../packages/host/src/drivers/conformance-setup.ts'
 import type { ContainerRecord } from '../../packages/host/src/drivers/container/container-sandbox.ts'
 import { containerGround, defaultShape } from '../kit/container-ground.ts'
 import { canTest, notRoot } from '../kit/require.ts'
@@ -10,7 +11,7 @@ import { canTest, notRoot } from '../kit/require.ts'
 const timeScale = Number(process.env.MAGS_TIME_SCALE ?? 1)
 
 if (canTest('MAGS_REQUIRE_CONTAINER', notRoot)) {
-  const setUp = async () => {
+  const setUp = async (): Promise<ConformanceSetup> => {
     const ground = await containerGround()
     const { driver } = await ground.open()
     return {

@@ -15,6 +15,8 @@ export interface TestDaemon extends AsyncDisposable {
   readonly token: string
   readonly home: string
   readonly dataDir: string
+  /** Six hex digits that are part of everything it takes from the host. */
+  readonly instance: string
   readonly pid: number
   /** What it wrote so far. */
   log(): Promise<string>
@@ -60,8 +62,11 @@ export async function startDaemon(environment: Record<string, string> = {}, plac
   undo.defer(() => end(child, 'SIGTERM').then(() => undefined))
   const readLog = () => readFile(logFile, 'utf8')
   const config = await untilReady(child, configFile, readLog)
+  const instance = /"instance":"([0-9a-f]{6})"/.exec(await readLog())?.[1]
+  if (instance === undefined) throw new Error(`the server did not say which instance it is: ${await readLog()}`)
   const kept = undo.move()
   return {
+    instance,
     url: config.api_url,
     token: config.api_token,
     home,

@@ -1,28 +1,26 @@
 import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 
-/** What of ours this machine holds right now, in words that compare: links, rule tables, control groups, processes, mounts, run folders. */
-export function takenFromHost(): string[] {
-  return [...links(), ...tables(), ...groups(), ...processes(), ...mounts(), ...folders('/run/mags')].sort()
-}
-
-/** What is there now and was not before. */
-export function leakedSince(before: readonly string[]): string[] {
-  return takenFromHost().filter((thing) => !before.includes(thing))
+/**
+ * What this machine still holds of one daemon, in words: its link, rule table, control groups, run folder, mounts, and processes that speak of it in their command line, control group or open
+ * files. Others that run at the same time do not count.
+ *
+ * @param instance six hex digits, in the daemon's first log line
+ */
+export function leftOf({ instance, dataDir }: { instance: string; dataDir: string }): string[] {
+  const names = [instance, dataDir]
+  const isOurs = (text: string) => names.some((name) => text.includes(name))
+  return [...links(), ...tables(), ...groups(), ...processes(isOurs), ...mounts(), ...folders('/run/mags')].filter((thing) => isOurs(thing)).sort()
 }
 
 const lines = (text: string) => text.split('\n').filter((line) => line !== '')
 
 function links() {
-  return readdirSync('/sys/class/net')
-    .filter((name) => name.startsWith('mags'))
-    .map((name) => `link ${name}`)
+  return readdirSync('/sys/class/net').map((name) => `link ${name}`)
 }
 
 function tables() {
-  return lines(execFileSync('nft', ['list', 'tables'], { encoding: 'utf8' }))
-    .filter((line) => line.includes('mags'))
-    .map((line) => `rules ${line}`)
+  return lines(execFileSync('nft', ['list', 'tables'], { encoding: 'utf8' })).map((line) => `rules ${line}`)
 }
 
 function groups() {
@@ -43,24 +41,31 @@ function folders(dir: string): string[] {
   }
 }
 
-/** Agents, machines, mounters and resolvers: by the program they run. */
-function processes() {
-  const ours = /\/(agent|mounter|qemu-system-x86_64|dnsmasq)( \(deleted\))?$/
+function processes(isOurs: (text: string) => boolean) {
   return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
+    .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
     .flatMap((pid) => {
-      try {
-        const program = readlinkSync(`/proc/${pid}/exe`)
-        return ours.test(program) ? [`process ${pid} ${program}`] : []
-      } catch {
-        return []
-      }
+      const found = [read(`/proc/${pid}/cmdline`), read(`/proc/${pid}/cgroup`), ...openFiles(pid)].find(isOurs)
+      return found === undefined ? [] : [`process ${pid} (${read(`/proc/${pid}/comm`).trim()}): ${found.replaceAll('\0', ' ').slice(0, 300)}`]
     })
 }
 
+function openFiles(pid: string): string[] {
+  try {
+    return readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`))
+  } catch {
+    return []
+  }
+}
+
+function read(path: string) {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    return ''
+  }
+}
+
 function mounts() {
-  return lines(readFileSync('/proc/self/mountinfo', 'utf8'))
-    .map((line) => line.split(' ')[4] ?? '')
-    .filter((target) => /mags/.test(target))
-    .map((target) => `mount ${target}`)
+  return lines(readFileSync('/proc/self/mountinfo', 'utf8')).map((line) => `mount ${line.split(' ')[4]}`)
 }

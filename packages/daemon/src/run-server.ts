@@ -6,6 +6,7 @@ import { createServer } from '@mags/server'
 import { pino } from 'pino'
 import { installation } from './config/installation.ts'
 import { readServerConfig, type ServerConfig, type ServerOptions } from './config/server-config.ts'
+import { requireFreeSpace } from './start/free-space.ts'
 import { takeInstanceLock } from './start/instance-lock.ts'
 import { admitLocalClient } from './start/local-client.ts'
 import { enterPrivateMounts } from './start/private-mounts.ts'
@@ -35,6 +36,7 @@ async function serve(config: ServerConfig) {
   undo.use(stop)
   const logger = pino({ level: config.logLevel }, pino.destination({ dest: 1, sync: true }))
   undo.use(await takeInstanceLock(config.instance, config.dataDir))
+  await requireFreeSpace(config.dataDir)
   const { version, agentBinary, mounterBinary } = await installation()
 
   logger.info({ instance: config.instance, dataDir: config.dataDir }, 'starting')
