@@ -5,9 +5,11 @@ import { BenchClient } from '../kit/client.ts'
 import { type Row, table } from '../kit/statistics.ts'
 import { breakdown } from './breakdown.ts'
 import { burst } from './burst.ts'
+import { coldQemu } from './cold-qemu.ts'
 import { commandLine } from './command-line.ts'
 import { warmStart } from './first-byte.ts'
 import { idleMemory } from './idle-memory.ts'
+import { neighbours } from './neighbours.ts'
 import { peers } from './peers.ts'
 import { sustained } from './sustained.ts'
 
@@ -54,7 +56,7 @@ if (wanted('vm')) {
   const client = new BenchClient(daemon)
   const measured = await warmStart('Mags vm, submit → first byte', client, Math.round(runs / 4), { isolation: 'vm' })
   print('\n## Submit to first byte, vm\n')
-  print(table(measured.rows))
+  print(table([...measured.rows, await coldQemu(10)], measured.rows[0]?.name))
   print('')
   print(await breakdown(client, measured.requestIds))
   client.close()
@@ -65,6 +67,15 @@ if (wanted('burst')) {
   const client = new BenchClient(daemon)
   print('\n## 100 submits at once, pool of 3\n')
   print(table([await burst(client, 100)]))
+  client.close()
+}
+
+if (wanted('neighbours')) {
+  await using daemon = await startDaemon({ MAGS_ISOLATION: 'container' })
+  const client = new BenchClient(daemon)
+  const rows = await neighbours(client, runs)
+  print('\n## Start of a job beside a nuisance (container)\n')
+  print(table(rows, rows[0]?.name))
   client.close()
 }
 
