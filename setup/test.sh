@@ -35,6 +35,7 @@ run_tests() {
     run_stage 'types (tsc -b)' node node_modules/typescript/bin/tsc -b
     run_stage 'types of tests and benchmarks (tsc)' node node_modules/typescript/bin/tsc -p tsconfig.check.json
     run_stage 'native programs (make -C native test)' make -C native test
+    run_stage 'fuzzing of their readers, bounded (make -C native fuzz-run)' make -C native fuzz-run FUZZ_SECONDS=10
   fi
   # As the daemon does for itself: in a mount namespace of its own (what a test leaves mounted is gone with it), and where the host has both
   # kinds of control groups, without the v2 tree, which crun refuses.
@@ -45,6 +46,10 @@ run_tests() {
     node node_modules/vitest/vitest.mjs run --reporter=default --reporter=json --outputFile.json="$results" "$@"
   vitest_status=$status
   [ "$vitest_status" = 0 ] || failed_stages=$((failed_stages - 1))
+  # The hosts most people have: Debian's 6.1 kernel with the unified control groups, in a guest.
+  if [ $# = 0 ]; then
+    run_stage 'containers on Linux 6.1 with cgroup v2, in a guest (npm run test:compat)' sh tests/compat/run.sh
+  fi
   trap - INT TERM HUP
   node setup/count-tests.mjs "$results" "$vitest_status" "$failed_stages"
   exit

@@ -196,7 +196,9 @@ export async function removeRouter(instance: string, runDir: string) {
   const paths = routerPaths(runDir)
   const { link, table } = hostNames(instance)
   for (const resolver of await findResolvers(instance)) await stopResolver(resolver)
-  if (await linkExists(link)) await run('ip', ['link', 'delete', link])
+  // The link may go with its namespace at any moment; what counts is that it is gone.
+  const deleted = await runAny('ip', ['link', 'delete', link])
+  if (deleted.code !== 0 && (await linkExists(link))) throw new Error(`the link ${link} could not be removed: ${deleted.stderr.trim()}`)
   await runAny('nft', ['delete', 'table', 'inet', table])
   await unpinAll(runDir)
   await rm(paths.netnsDir, { recursive: true, force: true })

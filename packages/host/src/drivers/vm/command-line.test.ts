@@ -39,7 +39,7 @@ describe('qemuArguments', () => {
   })
 
   it('emulates or uses KVM', () => {
-    expect(values(qemuArguments(config), '-accel')).toEqual(['tcg,tb-size=32'])
+    expect(values(qemuArguments(config), '-accel')).toEqual(['tcg,tb-size=64'])
     const kvm = qemuArguments({ ...config, accelerator: 'kvm' })
     expect([...values(kvm, '-accel'), ...values(kvm, '-cpu')]).toEqual(['kvm', 'host'])
   })

@@ -48,7 +48,7 @@ export interface VmDriverDeps {
 /** QEMU's threads: one per processor, the main loop, and a pool for disk reads. */
 const pidsLimit = 128
 /** What QEMU needs besides the guest's memory: translation cache, device state, and the page cache of its disk. */
-const qemuMemoryMb = 192
+const qemuMemoryMb = 256
 
 /** Reads what guests are made of, finds out whether KVM works, and opens the driver. Rejects with MagsError 'not_available' when something is missing, with what to do. */
 export async function openVmDriver(deps: VmDriverDeps): Promise<VmDriver> {
