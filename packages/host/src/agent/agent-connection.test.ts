@@ -331,6 +331,27 @@ describe('hostile frames', () => {
     await expect(connection.ping()).rejects.toBe(error)
   })
 
+  it('a dial that opens and breaks in one chunk rejects or errs, and nothing goes uncaught', async () => {
+    const { connection, agent } = await connectScripted()
+    const uncaught: unknown[] = []
+    const catchIt = (error: unknown) => uncaught.push(error)
+    process.prependListener('uncaughtException', catchIt)
+    try {
+      const dial = connection.dial(80)
+      agent.send(
+        agentFrame(frameType.opened, 0, 1, (w) => w.u32(0)),
+        agentFrame(frameType.ack, 0, 99, (w) => w.u64(0n)),
+      )
+      expect((await connection.closed)?.message).toContain('broke the agent protocol')
+      const duplex = await dial
+      await new Promise((resolve) => setImmediate(resolve))
+      expect(duplex.destroyed).toBe(true)
+      expect(uncaught).toEqual([])
+    } finally {
+      process.off('uncaughtException', catchIt)
+    }
+  })
+
   it('random frames never do anything but end it with AgentProtocolError', async () => {
     const frame = fc.tuple(fc.integer({ min: 0, max: 15 }), fc.integer({ min: 0, max: 3 }), fc.integer({ min: 0, max: 4 }), fc.uint8Array({ maxLength: 60 }))
     await fc.assert(

@@ -34,6 +34,8 @@ export class ChannelDial extends Duplex implements AgentChannel {
 
   constructor(wire: AgentWire, channel: number, port: number) {
     super({ allowHalfOpen: true })
+    // The sandbox can open and break the connection in one go: the error then comes before whoever dialled can listen, and must not end the process.
+    this.on('error', () => undefined)
     this.connected = this.#opening.promise
     this.connected.catch(() => undefined)
     this.#wire = wire
