@@ -234,6 +234,10 @@ static int next_timeout_ms(void) {
 }
 
 static int run(void) {
+  // It ends when the daemon lets go of it, and not a moment before: a signal to the whole group (Ctrl-C, a service manager) leaves the daemon to clean up, with its help.
+  signal(SIGINT, SIG_IGN);
+  signal(SIGTERM, SIG_IGN);
+  signal(SIGHUP, SIG_IGN);
   struct outcome prepared = run_prepare();
   if (!prepared.error) prepared = overlay_prepare();
   if (prepared.error) {

@@ -28,7 +28,8 @@ static _Noreturn void become(const struct request *request) {
   int log = open(request->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600), input = empty_input();
   if (log < 0 || input < 0 || setns(daemon_mounts, CLONE_NEWNS) != 0) _exit(127);
   if (dup2(input, 0) < 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0) _exit(127);
-  signal(SIGPIPE, SIG_DFL);
+  const int ignored[] = {SIGPIPE, SIGINT, SIGTERM, SIGHUP};
+  for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) signal(ignored[i], SIG_DFL);
   execvp(request->arguments[0], request->arguments);
   dprintf(2, "%s cannot be started\n", request->arguments[0]);
   _exit(127);

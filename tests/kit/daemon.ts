@@ -5,6 +5,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { Mags } from '@mags/sdk'
 
 /** The checkout's root. */
 export const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -60,10 +61,16 @@ export async function startDaemon(environment: Record<string, string> = {}, plac
   })
   closeSync(log)
   undo.defer(() => end(child, 'SIGTERM').then(() => undefined))
+  let stopJobs: () => Promise<void> = async () => undefined
+  // Persistent jobs would live on, as they should.
+  undo.defer(async () => {
+    if (child.exitCode === null && child.signalCode === null) await stopJobs()
+  })
   const readLog = () => readFile(logFile, 'utf8')
   const config = await untilReady(child, configFile, readLog)
   const instance = /"instance":"([0-9a-f]{6})"/.exec(await readLog())?.[1]
   if (instance === undefined) throw new Error(`the server did not say which instance it is: ${await readLog()}`)
+  stopJobs = () => stopUnfinished(new Mags({ apiUrl: config.api_url, apiToken: config.api_token }))
   const kept = undo.move()
   return {
     instance,
@@ -76,6 +83,13 @@ export async function startDaemon(environment: Record<string, string> = {}, plac
     crash: () => end(child, 'SIGKILL').then(() => undefined),
     stop: () => end(child, 'SIGTERM'),
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
+  }
+}
+
+async function stopUnfinished(mags: Mags) {
+  for (const status of ['pending', 'running'] as const) {
+    const { jobs } = await mags.list({ status, pageSize: 100 })
+    await Promise.all(jobs.map((job) => mags.stop(job.request_id)))
   }
 }
 
