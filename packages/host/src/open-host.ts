@@ -141,7 +141,8 @@ function warmPool(config: HostConfig, driver: SandboxDriver) {
     maxSize: config.pool.maxSize,
     idleTtlMs: config.pool.idleTtlMs,
     headroom: machineHeadroom(),
-    createConcurrency: availableParallelism(),
+    // Half of making one is waiting for the kernel.
+    createConcurrency: 2 * availableParallelism(),
     acquireTimeoutMs,
     onFailure: (error) => config.logger.warn({ err: error, isolation: driver.isolation }, 'a sandbox could not be made'),
   })

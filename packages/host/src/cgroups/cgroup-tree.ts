@@ -160,6 +160,9 @@ function splitTree(controllers: Readonly<Record<string, string>>): CgroupTree {
       return Number(/^oom_kill (\d+)$/m.exec(control)?.[1] ?? 0)
     },
     async remove(path) {
+      // As a rule the processes are dead and there is nothing below.
+      const removed = await Promise.allSettled(roots.map((root) => rmdir(join(root, path)).catch(ignoreMissing)))
+      if (removed.every(({ status }) => status === 'fulfilled')) return
       // v1 has no cgroup.kill: processes are signalled, in all groups below, until there are none.
       for (let round = 0; round < 100; round++) {
         const pids = await processesBelow(at('freezer', path))

@@ -64,7 +64,7 @@ export interface TapSlot extends SlotAddress {
 export type NetworkSlot = ContainerSlot | TapSlot
 
 /** Changes of generations wait this long for others, so that a busy pool pays for one program instead of many. */
-const renewDelayMs = 50
+const renewDelayMs = 200
 const rulesTimeoutMs = 10_000
 
 /**

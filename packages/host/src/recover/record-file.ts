@@ -1,19 +1,15 @@
-import { open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { renameSync, writeFileSync } from 'node:fs'
+import { readdir, readFile, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 
 /**
- * A small JSON file that is always whole: written beside, flushed, renamed. Records say what was taken from the host *before* it is taken, so that the next start
- * can give it back.
+ * A small JSON file that is always whole: written beside, then renamed. Records say what was taken from the host *before* it is taken, so that the next start can give it back. Written while the
+ * caller waits: they are small and lie on tmpfs or in the page cache, where a trip to another thread costs more than the writing.
  */
 export async function writeRecord(path: string, record: unknown) {
   const draft = `${path}.part`
-  const file = await open(draft, 'w', 0o600)
-  try {
-    await file.writeFile(JSON.stringify(record))
-  } finally {
-    await file.close()
-  }
-  await rename(draft, path)
+  writeFileSync(draft, JSON.stringify(record), { mode: 0o600 })
+  renameSync(draft, path)
 }
 
 /** The record, or undefined when there is none or it cannot be read. */

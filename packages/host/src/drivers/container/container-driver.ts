@@ -1,4 +1,5 @@
-import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { connectAgent } from '../../agent/connect-agent.ts'
@@ -66,13 +67,12 @@ export class ContainerDriver implements SandboxDriver {
     const id = newSandboxId()
     const dir = join(this.#deps.runDir, id)
     const cgroup = `${this.#deps.cgroupParent}/${id}`
-    await mkdir(dir, { recursive: true, mode: 0o700 })
-    undo.defer(() => rm(dir, { recursive: true, force: true }))
+    mkdirSync(dir, { recursive: true, mode: 0o700 })
+    undo.defer(() => removeRunFolder(dir))
     const draft: ContainerRecord = { id, slot: slot.index, shape, ownDisk: shape.diskGb !== defaultShape.diskGb, keep: false }
     await writeRecord(join(dir, recordName), draft)
     const upperDir = draft.ownDisk ? await this.#slots.makeDisk(id, shape.diskGb) : slot.scratchDir
     if (draft.ownDisk) undo.defer(() => this.#slots.removeDisk(id))
-    undo.defer(() => this.#removeRuntimeState(id))
     undo.defer(() => cgroups.remove(cgroup))
     const process = await this.#startRuntime(id, dir, cgroup, slot, shape)
     // The runtime limits memory but not swap.
@@ -145,32 +145,23 @@ export class ContainerDriver implements SandboxDriver {
       seccompBpf,
       args: ['/agent', 'container'],
     })
-    await writeFile(join(dir, 'config.json'), JSON.stringify(config))
+    writeFileSync(join(dir, 'config.json'), JSON.stringify(config))
     const pidFile = join(dir, 'pid')
     const listen = [mounterBinary, 'listen', join(dir, 'agent.sock')]
-    const start = [runtime, '--root', this.#runtimeRoot(), '--cgroup-manager=cgroupfs', 'run', '--detach', '--preserve-fds=1']
+    const start = [runtime, '--root', join(dir, 'runtime'), '--cgroup-manager=cgroupfs', 'run', '--detach', '--preserve-fds=1']
     const argv = [...listen, ...start, '--pid-file', pidFile, '--bundle', dir, id]
     const code = await this.#deps.mounter.run(argv, { logFile: join(dir, 'runtime.log'), timeoutMs: createTimeoutMs })
     if (code !== 0) throw new Error(`${runtime} could not start a container (exit ${code}): ${await lastWords(dir)}`)
-    const pid = Number(await readFile(pidFile, 'utf8'))
+    const pid = Number(readFileSync(pidFile, 'utf8'))
     const process = await identifyProcess(pid)
     if (process === undefined) throw new Error(`the sandbox's first process ended at once: ${await lastWords(dir)}`)
     await shieldFromOom(pid)
     return process
   }
 
-  #runtimeRoot() {
-    return join(this.#deps.runDir, '..', 'runtime')
-  }
-
-  #removeRuntimeState(id: string) {
-    return rm(join(this.#runtimeRoot(), id), { recursive: true, force: true })
-  }
-
   async #free(record: ContainerRecord, dir: string) {
-    await this.#removeRuntimeState(record.id)
     if (record.ownDisk) await this.#slots.removeDisk(record.id)
-    await rm(dir, { recursive: true, force: true })
+    removeRunFolder(dir)
   }
 }
 
@@ -181,6 +172,11 @@ function identityFiles(hostname: string, address: string, resolver: string): Age
     resolvConf: `nameserver ${resolver}\n`,
     machineId: `${crypto.randomUUID().replaceAll('-', '')}\n`,
   }
+}
+
+/** A handful of small files on tmpfs: quicker done than handed to another thread. */
+function removeRunFolder(dir: string) {
+  rmSync(dir, { recursive: true, force: true })
 }
 
 /** The agent goes last when memory runs out; what it starts goes back to 0. Without CAP_SYS_RESOURCE the kernel refuses, and the agent is one among others. */

@@ -45,9 +45,6 @@ const maskedPaths = [
   '/proc/interrupts',
   '/proc/kcore',
   '/proc/keys',
-  '/proc/key-users',
-  '/proc/kallsyms',
-  '/proc/kmsg',
   '/proc/latency_stats',
   '/proc/sched_debug',
   '/proc/scsi',
@@ -55,9 +52,6 @@ const maskedPaths = [
   '/proc/timer_stats',
   '/sys/devices/virtual/powercap',
   '/sys/firmware',
-  '/sys/kernel/debug',
-  '/sys/kernel/tracing',
-  '/sys/fs/selinux',
 ]
 const readonlyPaths = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger']
 
