@@ -46,6 +46,16 @@ static void serve(int watch) {
   }
 }
 
+// What the runtime gave us as standard streams is the host's: a log file, a pipe. Nobody in here needs it any more.
+static bool let_go_of_streams(void) {
+  int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  if (null < 0) return false;
+  for (int fd = 0; fd <= 2; fd++) {
+    if (dup2(null, fd) < 0) return false;
+  }
+  return null <= 2 || close(null) == 0;
+}
+
 int main(int argc, char **argv) {
   bool vm = strcmp(argv[0], "/init") == 0 || (argc > 1 && strcmp(argv[1], "vm") == 0);
   if (!vm && (argc != 2 || strcmp(argv[1], "container") != 0)) {
@@ -56,6 +66,7 @@ int main(int argc, char **argv) {
   int port = vm ? vm_init() : -1;
   if (vm) link_port(port);
   else if (fcntl(LISTENER, F_SETFD, FD_CLOEXEC) != 0 || fcntl(LISTENER, F_SETFL, O_NONBLOCK) != 0) return 1;
+  else if (!let_go_of_streams()) return 1;
   else link_listen(LISTENER);
   // Programs of the same user must not look into the agent.
   prctl(PR_SET_DUMPABLE, 0);
