@@ -11,6 +11,7 @@ import { Host, type Wall } from './host.ts'
 import { ImageCatalogue } from './images/image-catalogue.ts'
 import { MounterClient } from './mounter/mounter-client.ts'
 import { openNetwork, type SandboxNetwork } from './network/sandbox-network.ts'
+import { hostNames, linkExists } from './network/sweep-networks.ts'
 import { machineHeadroom } from './pool/headroom.ts'
 import { WarmPool } from './pool/warm-pool.ts'
 
@@ -57,6 +58,7 @@ export async function openHost(config: HostConfig): Promise<HostApi> {
   const mounter = await MounterClient.start({ binary: config.mounterBinary, logFile: join(config.runDir, 'mounter.log') })
   undo.defer(() => mounter.close())
   const cgroups = await openCgroupTree()
+  await sweepDeadGroups(cgroups, config.instance)
   const network = await openNetwork({ ...config, launcher: mounter })
   undo.defer(() => network.close({ keep: false }))
 
@@ -86,6 +88,13 @@ export async function openHost(config: HostConfig): Promise<HostApi> {
       await rm(config.runDir, { recursive: true, force: true })
     },
   })
+}
+
+/** Control groups of daemons that are gone with all they had: the link of their network is the sign of life. Nobody else would ever remove them. */
+async function sweepDeadGroups(cgroups: CgroupTree, instance: string) {
+  for (const other of await cgroups.children('/mags')) {
+    if (/^[0-9a-f]{6}$/.test(other) && other !== instance && !(await linkExists(hostNames(other).link))) await cgroups.remove(`/mags/${other}`)
+  }
 }
 
 const turnedOff = (only: string): Wall => ({ missing: `this server was started for ${only} isolation only (MAGS_ISOLATION)` })
