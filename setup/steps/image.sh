@@ -35,9 +35,9 @@ chmod 755 "$work"
 if [ "$check" = 0 ] && [ -z "$(find /var/lib/apt/lists -name '*Release' 2>/dev/null | head -n 1)" ]; then
   apt-get update -o DPkg::Lock::Timeout=120
 fi
-# Debian 12's sources as this machine has them (it may have to use a mirror), else Debian's own. Not those with a password in the address
+# Debian 12's sources as this machine has them (it may have to use a mirror), unless they are given. Not those with a password in the address
 # or on this machine's loopback: a sandbox must not, and could not, use them.
-MAGS_IMAGE_SOURCES=$(
+[ -n "${MAGS_IMAGE_SOURCES:-}" ] || MAGS_IMAGE_SOURCES=$(
   apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(COMPONENT) $(ORIGIN)' 'Created-By: Packages' 2>/dev/null |
     awk '($2 == "bookworm" || $2 == "bookworm-updates" || $2 == "bookworm-security") && $3 == "main" && $4 == "Debian" &&
       $1 ~ /^https?:/ && $1 !~ /@/ && $1 !~ /^https?:\/\/(localhost|127\.|\[::1\])/ { sub(/\/$/, "", $1); print $1, $2 }' | LC_ALL=C sort -u -k 2
@@ -47,9 +47,10 @@ $MAGS_IMAGE_SOURCES" in
   *' bookworm
 '*' bookworm-security'*) ;;
   *)
-    MAGS_IMAGE_SOURCES='http://deb.debian.org/debian bookworm
-http://deb.debian.org/debian-security bookworm-security
-http://deb.debian.org/debian bookworm-updates'
+    [ "$check" = 0 ] || exit 1
+    echo "this machine's apt has no usable sources of Debian 12 (bookworm, bookworm-security) for the image;" >&2
+    echo "name them in MAGS_IMAGE_SOURCES, a line of 'ADDRESS SUITE' each, and run this again" >&2
+    exit 1
     ;;
 esac
 # A mirror that is a frozen copy needs these two inside as well.
