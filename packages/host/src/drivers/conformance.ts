@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest'
-import type { AgentExec } from '../agent/connection.ts'
 import { conformanceScript, conformancePrograms as programs } from './conformance-programs.ts'
+import { describeRestartConformance } from './conformance-restart.ts'
 import { digest, environment, finish, sh, transcript } from './conformance-run.ts'
 import type { ConformanceOptions, ConformanceSetup } from './conformance-setup.ts'
 import type { Sandbox } from './driver.ts'
@@ -351,62 +351,5 @@ export function describeDriverConformance(name: string, setUp: () => Promise<Con
     })
   })
 
-  describe(`${name} driver over a restart of the daemon`, { timeout: timeoutMs }, () => {
-    let setup: ConformanceSetup
-    beforeAll(async () => {
-      setup = await setUp()
-    }, 120_000 * timeScale)
-    afterAll(() => setup?.dispose(), 60_000 * timeScale)
-
-    it('adopts a kept sandbox with its output exactly once, and sweeps the others', async () => {
-      const { driver, shape } = setup
-      const make = async () => {
-        const sandbox = await driver.create(driver.warmShape(shape))
-        await sandbox.attach(shape)
-        return sandbox
-      }
-      const [kept, left] = await Promise.all([make(), make()])
-      await kept.keep(true)
-      // The first piece is safe; the second is on its way when the daemon stops.
-      let stored = ''
-      const second = Promise.withResolvers<void>()
-      const exec: AgentExec = kept.agent.exec(sh(programs.countTo20000, { windowBytes: 16 << 10 }), async (_stream, offset, bytes) => {
-        if (offset > 0) {
-          second.resolve()
-          return new Promise<never>(() => undefined)
-        }
-        stored += bytes.toString()
-        return undefined
-      })
-      const lost = expect(exec.exit).rejects.toThrow()
-      await second.promise
-      await Promise.all([kept.detach(), left.detach()])
-      await lost
-
-      const next = (await setup.reopen?.()) ?? driver
-      const again = await next.adopt(kept.id)
-      expect(await next.adopt('ffffffffffff')).toBeUndefined()
-      await next.sweep()
-      if (again === undefined) throw new Error('the kept sandbox was not adopted')
-      try {
-        expect(again.id).toBe(kept.id)
-        const [channel] = again.agent.liveChannels
-        if (channel === undefined) throw new Error('the program is not among the live channels')
-        const resumed = again.agent.resumeExec(channel.channel, { stdout: stored.length, stderr: 0 }, async (_stream, offset, bytes) => {
-          expect(offset).toBe(stored.length)
-          stored += bytes.toString()
-          return undefined
-        })
-        expect(await resumed.pid).toBe(channel.pid)
-        expect((await resumed.exit).code).toBe(4)
-        resumed.close()
-        expect(stored).toBe(Array.from({ length: 20_000 }, (_, index) => `${index + 1}\n`).join(''))
-        expect((await finish(again, sh(programs.uname))).stdout).toBe(`${hostnameOf(again.id)}\n`)
-        expect(await next.adopt(left.id)).toBeUndefined()
-      } finally {
-        await again.destroy()
-      }
-      expect(await next.adopt(kept.id)).toBeUndefined()
-    })
-  })
+  describeRestartConformance(name, setUp, timeScale)
 }
