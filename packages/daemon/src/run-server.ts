@@ -35,7 +35,8 @@ async function serve(config: ServerConfig) {
   const stop = untilSignalled()
   undo.use(stop)
   const logger = pino({ level: config.logLevel }, pino.destination({ dest: 1, sync: true }))
-  undo.use(await takeInstanceLock(config.instance, config.dataDir))
+  const taken = `another server runs on the data folder ${config.dataDir}; stop it, or choose another folder with --data-dir`
+  undo.use(await takeInstanceLock(config.instance, taken))
   await requireFreeSpace(config.dataDir)
   const { version, agentBinary, mounterBinary } = await installation()
 

@@ -2,7 +2,7 @@ import { type SpawnOptions, spawn } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
 import { setPriority } from 'node:os'
 
-/** The only file that spawns programs. Arguments always go as a vector, never through a shell. */
+/** The only file that spawns programs from this process (busy paths have the mounter do it). Arguments always go as a vector, never through a shell. */
 
 export interface RunResult {
   readonly code: number

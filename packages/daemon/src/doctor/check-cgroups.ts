@@ -6,7 +6,7 @@ export const checkCgroups: Check = {
   part: 'cgroups',
   async run() {
     const tree = await openCgroupTree()
-    const path = `/mags/doctor-${process.pid}`
+    const path = '/mags/doctor'
     try {
       await tree.create(path, { memoryMb: 64, vcpus: 1, pids: 16 })
     } finally {

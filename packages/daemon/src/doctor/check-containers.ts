@@ -12,7 +12,7 @@ export function checkContainers(config: ServerConfig): Check {
     async run() {
       await using undo = new AsyncDisposableStack()
       const { mounterBinary } = await installation()
-      const dir = join(config.dataDir, `doctor-${process.pid}`)
+      const dir = join(config.dataDir, 'doctor')
       await mkdir(dir, { recursive: true, mode: 0o700 })
       undo.defer(() => rm(dir, { recursive: true, force: true }))
       const mounter = await MounterClient.start({ binary: mounterBinary, logFile: join(dir, 'mounter.log') })

@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ImageCatalogue, openNetwork, run } from '@mags/host'
@@ -42,7 +42,8 @@ export function checkNetwork(config: ServerConfig): Check {
     part: 'network',
     async run() {
       await using undo = new AsyncDisposableStack()
-      const instance = randomBytes(3).toString('hex')
+      // Always the same one for this server's folder: what a doctor that was killed left is taken over, and freed at the end.
+      const instance = createHash('sha256').update(`doctor ${config.instance}`).digest('hex').slice(0, 6)
       const runDir = `/run/mags/${instance}`
       await mkdir(runDir, { recursive: true, mode: 0o700 })
       undo.defer(() => rm(runDir, { recursive: true, force: true }))

@@ -13,7 +13,7 @@ export function checkVms(config: ServerConfig): Check {
     async run() {
       await using undo = new AsyncDisposableStack()
       const { agentBinary } = await installation()
-      const vmDir = join(config.dataDir, `doctor-vm-${process.pid}`)
+      const vmDir = join(config.dataDir, 'doctor-vm')
       await mkdir(vmDir, { recursive: true, mode: 0o711 })
       undo.defer(() => rm(vmDir, { recursive: true, force: true }))
       const driver = await openVmDriver({

@@ -1,5 +1,6 @@
 import process from 'node:process'
-import { readServerConfig } from '../config/server-config.ts'
+import { readServerConfig, type ServerConfig } from '../config/server-config.ts'
+import { takeInstanceLock } from '../start/instance-lock.ts'
 import { enterPrivateMounts } from '../start/private-mounts.ts'
 import { checkCgroups } from './check-cgroups.ts'
 import { checkContainers } from './check-containers.ts'
@@ -20,7 +21,17 @@ export async function runDoctor({ json }: { json: boolean }): Promise<number> {
     return 1
   }
   enterPrivateMounts()
-  const config = readServerConfig({}, process.env)
+  try {
+    return await examineMachine(readServerConfig({}, process.env), json)
+  } catch (error) {
+    process.stderr.write(`mags: ${error instanceof Error ? error.message : String(error)}\n`)
+    return 1
+  }
+}
+
+async function examineMachine(config: ServerConfig, json: boolean): Promise<number> {
+  // What it makes has fixed names, so that the next one finds what one that was killed has left.
+  await using _lock = await takeInstanceLock(`doctor-${config.instance}`, 'another mags doctor is at work; wait for its end')
   const checks: Check[] = [
     checkKernel,
     checkPrograms,
