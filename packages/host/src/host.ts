@@ -77,7 +77,7 @@ export class Host implements HostApi {
       acquireMs: performance.now() - begin,
       warm,
       run: (script, sink) => this.#run(sandbox, shape, script, sink),
-      release: () => sandbox.destroy(),
+      release: () => this.#end(sandbox),
     }
   }
 
@@ -88,7 +88,7 @@ export class Host implements HostApi {
       if (sandbox === undefined) continue
       wall.pool.adopt(sandbox)
       this.#own(sandbox, true)
-      return HostSandbox.resume(sandbox, resume, sink)
+      return HostSandbox.resume(sandbox, resume, sink, () => this.#end(sandbox))
     }
     return undefined
   }
@@ -141,11 +141,17 @@ export class Host implements HostApi {
     sandbox.died.then(() => this.#owned.delete(sandbox.id))
   }
 
+  /** Ends a sandbox. From now on it is none to keep for the next daemon, even if this one stops before the end has come. */
+  #end(sandbox: Sandbox) {
+    if (this.#owned.has(sandbox.id)) this.#owned.set(sandbox.id, { sandbox, persistent: false })
+    return sandbox.destroy()
+  }
+
   async #run(sandbox: Sandbox, shape: SandboxShape, script: ScriptSpec, sink: OutputSink): Promise<RunningSandbox> {
     const begin = performance.now()
     try {
       await sandbox.attach(shape)
-      return HostSandbox.start(sandbox, script, sink, () => performance.now() - begin)
+      return HostSandbox.start(sandbox, script, sink, { attachMs: () => performance.now() - begin, end: () => this.#end(sandbox) })
     } catch (error) {
       await sandbox.destroy()
       const words = error instanceof Error ? error.message : String(error)

@@ -21,9 +21,11 @@ export class HostSandbox implements RunningSandbox {
   readonly attachMs: number
   readonly #sandbox: Sandbox
   readonly #script: AgentExec | undefined
+  readonly #end: () => Promise<void>
 
-  private constructor(sandbox: Sandbox, script: AgentExec | undefined, attachMs: number) {
+  private constructor(sandbox: Sandbox, script: AgentExec | undefined, attachMs: number, end: () => Promise<void>) {
     this.#sandbox = sandbox
+    this.#end = end
     this.#script = script
     this.attachMs = attachMs
     this.gone = sandbox.died.then(() => undefined)
@@ -31,18 +33,18 @@ export class HostSandbox implements RunningSandbox {
   }
 
   /** Hands the script to an attached sandbox. */
-  static start(sandbox: Sandbox, script: ScriptSpec, sink: OutputSink, attachMs: () => number) {
+  static start(sandbox: Sandbox, script: ScriptSpec, sink: OutputSink, { attachMs, end }: { attachMs: () => number; end: () => Promise<void> }) {
     const request = { argv: ['/bin/sh'], script: script.script, env: sandboxEnvironment(script.environment), cwd: startDirectory }
     const exec = sandbox.agent.exec(request, agentOutput(sink))
-    return new HostSandbox(sandbox, exec, attachMs())
+    return new HostSandbox(sandbox, exec, attachMs(), end)
   }
 
   /** Takes up the script of a sandbox that outlived the last daemon; output goes on behind what is safe already. */
-  static resume(sandbox: Sandbox, safe: { stdout: number; stderr: number }, sink: OutputSink) {
+  static resume(sandbox: Sandbox, safe: { stdout: number; stderr: number }, sink: OutputSink, end: () => Promise<void>) {
     // The script is the first program of its sandbox, so it has the lowest number of all that still live.
     const channels = sandbox.agent.liveChannels.filter(({ kind }) => kind === 'exec').map(({ channel }) => channel)
     const script = channels.length === 0 ? undefined : sandbox.agent.resumeExec(Math.min(...channels), safe, agentOutput(sink))
-    return new HostSandbox(sandbox, script, 0)
+    return new HostSandbox(sandbox, script, 0, end)
   }
 
   get sandboxId() {
@@ -97,7 +99,7 @@ export class HostSandbox implements RunningSandbox {
   }
 
   async destroy() {
-    await this.#sandbox.destroy()
+    await this.#end()
   }
 
   async #explain(exit: Promise<AgentExit>): Promise<ScriptExit> {
