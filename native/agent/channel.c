@@ -75,7 +75,8 @@ void channel_fail(struct channel *ch, int error, const char *what) {
 }
 
 void channel_close(struct channel *ch) {
-  if (ch->kind == KIND_EXEC && ch->state == RUNNING) kill(-(pid_t)ch->pid, SIGKILL);
+  // Work on files ends by a signal it can still take back what is half written at.
+  if (ch->kind != KIND_DIAL && ch->state == RUNNING) kill(-(pid_t)ch->pid, ch->kind == KIND_FILE ? SIGTERM : SIGKILL);
   if (ch->script) exec_remove_script(ch->id);
   for (int i = 0; i < 2; i++) {
     close_fd(&ch->out[i].fd);
@@ -180,7 +181,7 @@ void channel_discard(struct channel *ch, int stream) {
 }
 
 void channel_signal(const struct channel *ch, int signal) {
-  if (ch->kind == KIND_EXEC && ch->state == RUNNING) kill(-(pid_t)ch->pid, signal);
+  if (ch->kind != KIND_DIAL && ch->state == RUNNING) kill(-(pid_t)ch->pid, signal);
 }
 
 void channel_resize(const struct channel *ch, uint16_t rows, uint16_t columns) {
@@ -231,7 +232,7 @@ static void read_output(struct channel *ch, struct output *o) {
 bool channels_reaped(uint32_t pid, int status, const struct rusage *usage) {
   for (uint32_t i = 0; i < count; i++) {
     struct channel *ch = table[i];
-    if (ch->kind != KIND_EXEC || ch->state != RUNNING || ch->pid != pid) continue;
+    if (ch->kind == KIND_DIAL || ch->state != RUNNING || ch->pid != pid) continue;
     ch->state = GONE;
     ch->exit = (struct exit_record){
         .kind = WIFSIGNALED(status) ? SIGNALLED : EXITED,
@@ -322,9 +323,9 @@ static bool pump_output(struct channel *ch, int stream, struct bytes *out, struc
     o->sent += length;
     if (o->reached < o->sent) o->reached = o->sent;
   }
-  bool tells = ch->exit.kind != NOT_STARTED && (stream == 0 || ch->kind == KIND_EXEC);
+  bool tells = ch->exit.kind != NOT_STARTED && (stream == 0 || ch->kind != KIND_DIAL);
   if (!o->ended || o->eof_sent || !tells) return true;
-  if (ch->kind == KIND_EXEC && ch->state == RUNNING && !o->eof_waited) {
+  if (ch->kind != KIND_DIAL && ch->state == RUNNING && !o->eof_waited) {
     o->eof_waited = pump->waiting = true;
     return true;
   }

@@ -21,6 +21,7 @@ struct output {
 
 //     exec: starting ──spawned──▶ running ──reaped──▶ exited        dial: connecting ──connected──▶ running
 //             └── could not ──▶ exited, kind 2                              └── refused ──▶ exited, kind 2
+// Work on files (file-work.h) is an exec whose program is the agent itself.
 struct channel {
   uint32_t id;
   uint8_t kind;

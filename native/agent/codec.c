@@ -116,6 +116,15 @@ int decode_exec(struct reader *r, struct exec_request *exec) {
   return EPROTO;
 }
 
+bool decode_file(struct reader *r, struct file_request *file) {
+  *file = (struct file_request){.window = read_u32(r)};
+  file->op = read_u8(r);
+  file->first = read_u64(r);
+  file->second = read_u64(r);
+  file->path = read_string(r);
+  return reader_done(r) && file->op >= FILE_STAT && file->op <= FILE_REMOVE;
+}
+
 bool decode_identity(struct reader *r, struct identity *identity) {
   *identity = (struct identity){.time_ns = read_u64(r)};
   identity->entropy = read_blob(r);

@@ -39,13 +39,15 @@ enum frame_type {
   FRAME_EXIT,
   FRAME_REQUEST,
   FRAME_REPLY,
+  FRAME_FILE,
 };
 
 enum { EXEC_PTY = 1, EXEC_STDIN = 2, EXEC_SCRIPT = 4 };
-enum { KIND_EXEC = 0, KIND_DIAL = 1 };
+enum { KIND_EXEC = 0, KIND_DIAL = 1, KIND_FILE = 2 };
 enum { EXITED = 0, SIGNALLED = 1, NOT_STARTED = 2 };
 enum { OP_PING = 1, OP_IDENTITY, OP_ATTACH, OP_DETACH, OP_FREEZE, OP_THAW, OP_STATS, OP_STAT, OP_LIST, OP_READ, OP_WRITE, OP_REMOVE, OP_MKDIR };
 enum { WRITE_TRUNCATE = 1, WRITE_PARENTS = 2 };
+enum { FILE_STAT = 1, FILE_LIST, FILE_READ, FILE_WRITE, FILE_REMOVE };
 
 extern const uint8_t MARKER[MARKER_BYTES];
 
@@ -98,6 +100,16 @@ struct exec_request {
 
 // 0; EPROTO for a payload that breaks the protocol; E2BIG or ENOMEM for one that is merely too much.
 int decode_exec(struct reader *r, struct exec_request *exec);
+
+// One operation on the sandbox's files; what `first` and `second` mean depends on it.
+struct file_request {
+  uint32_t window;
+  uint8_t op;
+  uint64_t first, second;
+  const char *path;
+};
+
+bool decode_file(struct reader *r, struct file_request *file);
 
 struct network {
   uint8_t mac[6], address[4], gateway[4], prefix;

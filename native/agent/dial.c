@@ -9,6 +9,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "layer-dial.h"
+
 static void fail(struct channel *ch, int error) {
   char what[24];
   snprintf(what, sizeof what, "port %u", ch->port);
@@ -49,6 +51,7 @@ static void try_second(struct channel *ch, int first_error) {
 }
 
 void dial_open(struct channel *ch, uint16_t port) {
+  if (port == 0) return layer_dial_open(ch);
   ch->port = port;
   ch->out[1].ended = true;
   int error = try_connect(ch, AF_INET);

@@ -17,6 +17,7 @@
 
 #include "codec.h"
 #include "files.h"
+#include "layer-dial.h"
 #include "root.h"
 #include "worker.h"
 
@@ -186,6 +187,7 @@ int disk_attach(const char *serial, const uint8_t uuid[16]) {
 int disk_detach(void) {
   if (!attached) return EINVAL;
   if (frozen) return EBUSY;
+  layer_dial_end_all();
   int error = unmount_all();
   // Half unmounted is still attached: the host may end what holds on and ask again.
   if (error) attached = true;

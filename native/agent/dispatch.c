@@ -8,6 +8,7 @@
 #include "channel.h"
 #include "dial.h"
 #include "exec.h"
+#include "file-work.h"
 #include "process.h"
 #include "request.h"
 
@@ -36,6 +37,15 @@ static bool take_dial(uint32_t id, struct reader *r, struct bytes *out) {
   struct channel *ch = channel_add(id, KIND_DIAL, window);
   if (!ch) return refuse(out, id, errno);
   dial_open(ch, port);
+  return true;
+}
+
+static bool take_file(uint32_t id, struct reader *r, struct bytes *out) {
+  struct file_request request;
+  if (!decode_file(r, &request)) return false;
+  struct channel *ch = channel_add(id, KIND_FILE, request.window);
+  if (!ch) return refuse(out, id, errno);
+  file_work_open(ch, &request);
   return true;
 }
 
@@ -84,8 +94,9 @@ bool dispatch(const struct header *header, uint8_t *payload, struct bytes *out) 
   struct reader r = {payload, payload + header->length, false};
   if (header->type == FRAME_REQUEST) return request_take(header->channel, &r, out);
   struct channel *ch = channel_find(header->channel);
-  if (header->type == FRAME_EXEC || header->type == FRAME_DIAL) {
+  if (header->type == FRAME_EXEC || header->type == FRAME_DIAL || header->type == FRAME_FILE) {
     if (ch || header->channel == 0) return false;
+    if (header->type == FRAME_FILE) return take_file(header->channel, &r, out);
     return header->type == FRAME_EXEC ? take_exec(header->channel, &r, out) : take_dial(header->channel, &r, out);
   }
   return take_for_channel(header, ch, &r);

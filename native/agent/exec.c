@@ -166,8 +166,7 @@ static const char *find_path(char *const *env) {
   return "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 }
 
-// fds[0] stays with the agent and does not block, fds[1] is the program's.
-static bool open_pipe(int *ours, int *theirs, bool towards_us) {
+bool open_pipe(int *ours, int *theirs, bool towards_us) {
   int fds[2];
   if (pipe2(fds, O_CLOEXEC) != 0) return false;
   *ours = fds[towards_us ? 0 : 1];

@@ -25,7 +25,7 @@ static char type_letter(mode_t mode) {
   }
 }
 
-static struct entry describe(const struct stat *s) {
+struct entry files_describe(const struct stat *s) {
   return (struct entry){
       .type = type_letter(s->st_mode),
       .mode = s->st_mode & 07777,
@@ -43,7 +43,7 @@ void files_stat(uint32_t request, const char *path, struct bytes *out) {
   struct stat s;
   if (lstat(path, &s) != 0) return put_reply_head(out, request, errno, 0);
   size_t start = bytes_count(out);
-  struct entry entry = describe(&s);
+  struct entry entry = files_describe(&s);
   put_reply_head(out, request, 0, 0);
   put_entry(out, last_component(path), &entry);
   end_frame(out, start);
@@ -76,7 +76,7 @@ void files_list(uint32_t request, const char *path, uint32_t skip, uint32_t most
     if (more) break;
     struct entry entry = {.type = 'f'};
     // Gone between the two calls: it keeps its place, or `skip` would miss others the next time.
-    if (fstatat(fd, found->d_name, &s, AT_SYMLINK_NOFOLLOW) == 0) entry = describe(&s);
+    if (fstatat(fd, found->d_name, &s, AT_SYMLINK_NOFOLLOW) == 0) entry = files_describe(&s);
     put_entry(out, found->d_name, &entry);
     count++;
   }
@@ -88,8 +88,7 @@ void files_list(uint32_t request, const char *path, uint32_t skip, uint32_t most
   for (int i = 0; i < 4; i++) *into++ = (uint8_t)(count >> 8 * i);
 }
 
-// A regular file, opened so that a fifo or device in its place cannot block the agent. -1 with errno.
-static int open_regular(const char *path, int flags, uint32_t mode) {
+int files_open_regular(const char *path, int flags, uint32_t mode) {
   int fd = open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, mode);
   if (fd < 0) return -1;
   struct stat s;
@@ -101,7 +100,7 @@ static int open_regular(const char *path, int flags, uint32_t mode) {
 
 void files_read(uint32_t request, const char *path, uint64_t offset, uint32_t most, struct bytes *out) {
   if (most > READ_BYTES_MAX) most = READ_BYTES_MAX;
-  int fd = open_regular(path, O_RDONLY, 0);
+  int fd = files_open_regular(path, O_RDONLY, 0);
   if (fd < 0) return put_reply_head(out, request, errno, 0);
   size_t start = bytes_count(out);
   put_reply_head(out, request, 0, 0);
@@ -125,8 +124,7 @@ void files_read(uint32_t request, const char *path, uint64_t offset, uint32_t mo
 
 static int make_directory(const char *path, uint32_t mode) { return mkdir(path, mode & 07777) == 0 ? 0 : errno; }
 
-// Every directory above the last component.
-static int make_parents(const char *path) {
+int files_make_parents(const char *path) {
   char part[PATH_MAX];
   size_t length = strlen(path);
   if (length >= sizeof part) return ENAMETOOLONG;
@@ -153,11 +151,11 @@ static int write_all(int fd, const uint8_t *bytes, size_t length, uint64_t offse
 int files_write(const char *path, uint32_t mode, uint8_t flags, uint64_t offset, struct blob bytes) {
   if (offset > (uint64_t)INT64_MAX - bytes.length) return EFBIG;
   int open_flags = O_WRONLY | O_CREAT | (flags & WRITE_TRUNCATE ? O_TRUNC : 0);
-  int fd = open_regular(path, open_flags, mode & 07777);
+  int fd = files_open_regular(path, open_flags, mode & 07777);
   if (fd < 0 && errno == ENOENT && (flags & WRITE_PARENTS)) {
-    int error = make_parents(path);
+    int error = files_make_parents(path);
     if (error) return error;
-    fd = open_regular(path, open_flags, mode & 07777);
+    fd = files_open_regular(path, open_flags, mode & 07777);
   }
   if (fd < 0) return errno;
   int error = write_all(fd, bytes.bytes, bytes.length, offset);
@@ -169,7 +167,7 @@ int files_mkdir(const char *path, uint32_t mode, bool parents) {
   int error = make_directory(path, mode);
   if (!parents) return error;
   if (error == ENOENT) {
-    error = make_parents(path);
+    error = files_make_parents(path);
     if (!error) error = make_directory(path, mode);
   }
   struct stat s;

@@ -51,6 +51,8 @@ static int write_files(const struct identity *identity) {
   int error = root_enter();
   if (error) return error;
   mkdir("/etc", 0755);
+  struct stat etc;
+  bool known = lstat("/etc", &etc) == 0;
   char line[66];
   size_t length = strlen(identity->hostname);
   memcpy(line, identity->hostname, length);
@@ -70,6 +72,8 @@ static int write_files(const struct identity *identity) {
     int failed = files[i].length ? files_replace(files[i].path, files[i].bytes, files[i].length, files[i].mode) : 0;
     if (!error) error = failed;
   }
+  // These files are the machine's, not its workspace's: writing them is no change of the folder either.
+  if (known) utimensat(AT_FDCWD, "/etc", (const struct timespec[]){etc.st_atim, etc.st_mtim}, AT_SYMLINK_NOFOLLOW);
   root_leave();
   return error;
 }

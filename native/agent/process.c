@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "channel.h"
+#include "layer-dial.h"
 #include "worker.h"
 
 int process_watch(void) {
@@ -32,7 +33,9 @@ void process_reap(int watch) {
   struct rusage usage;
   pid_t pid;
   while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
-    if (!channels_reaped((uint32_t)pid, status, &usage)) worker_reaped(pid, status);
+    if (channels_reaped((uint32_t)pid, status, &usage)) continue;
+    layer_dial_reaped(pid);
+    worker_reaped(pid, status);
   }
 }
 

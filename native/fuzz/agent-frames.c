@@ -9,6 +9,7 @@
 #include "../agent/disk.h"
 #include "../agent/dispatch.h"
 #include "../agent/exec.h"
+#include "../agent/file-work.h"
 #include "../agent/files.h"
 #include "../agent/frames.h"
 #include "../agent/identity.h"
@@ -58,6 +59,11 @@ void exec_open(struct channel *ch, struct exec_request *request) {
   touch(request->script.bytes, request->script.length);
   request->argv[request->argc] = (char[]){"script"};
   if (request->argv[request->argc + 1]) abort();
+}
+
+void file_work_open(struct channel *ch, const struct file_request *request) {
+  sum += ch->id + request->op + request->first + request->second;
+  touch_string(request->path);
 }
 
 bool root_is_vm(void) { return true; }

@@ -7,9 +7,9 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "overlay.h"
 #include "process.h"
 
@@ -18,9 +18,11 @@ enum { CANNOT_RETURN = 70 };
 // What the runtime mounted in the container and the new root keeps.
 static const char *const kept[] = {"proc", "dev", "sys", "run"};
 enum { KEPT = sizeof kept / sizeof *kept };
+// Where the new root lies before it is entered: on top of a mount that every root has, so that no root needs a folder for it. That is why a container's root can be swapped more than once.
+#define MEETING_POINT "/run"
 
 // A path the image does not have is made, owned by the sandbox's root. Links are refused: the clone would land wherever they lead.
-static struct outcome ensure_mount_points(int root, uint32_t uid_base) {
+struct outcome attach_mount_points(int root, uint32_t uid_base) {
   for (int i = 0; i < KEPT; i++) {
     struct stat s;
     if (fstatat(root, kept[i], &s, AT_SYMLINK_NOFOLLOW) == 0) {
@@ -32,34 +34,45 @@ static struct outcome ensure_mount_points(int root, uint32_t uid_base) {
   return done(0);
 }
 
-static const char *move_kept(const char *name) {
-  char from[8], to[16];
+static int clone_kept(const char *name) {
+  char from[8];
   snprintf(from, sizeof from, "/%s", name);
-  snprintf(to, sizeof to, "/newroot/%s", name);
-  int tree = (int)syscall(SYS_open_tree, AT_FDCWD, from, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW);
-  if (tree < 0) return "open_tree in the container";
-  const char *step = syscall(SYS_move_mount, tree, "", AT_FDCWD, to, MOVE_MOUNT_F_EMPTY_PATH) == 0 ? NULL : "move_mount in the container";
+  return (int)syscall(SYS_open_tree, AT_FDCWD, from, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW);
+}
+
+static const char *move_kept(int tree, const char *name) {
+  char to[16];
+  snprintf(to, sizeof to, MEETING_POINT "/%s", name);
+  return syscall(SYS_move_mount, tree, "", AT_FDCWD, to, MOVE_MOUNT_F_EMPTY_PATH) == 0 ? NULL : "move_mount in the container";
+}
+
+// The new root lies on MEETING_POINT already.
+static const char *enter_root(const int trees[KEPT]) {
+  const char *step = NULL;
+  for (int i = 0; i < KEPT && !step; i++) step = move_kept(trees[i], kept[i]);
+  if (!step && chdir(MEETING_POINT) != 0) step = "chdir to the new root";
+  // pivot_root(2), "pivot_root(".", ".")": the old root ends up on top of the new one. Every process whose root was the old one, the agent, moves along.
+  if (!step && syscall(SYS_pivot_root, ".", ".") != 0) step = "pivot_root";
+  if (!step) return umount2(".", MNT_DETACH) == 0 ? NULL : "unmount the old root";
   int error = errno;
-  close(tree);
+  if (chdir("/") == 0) umount2(MEETING_POINT, MNT_DETACH);
   errno = error;
   return step;
 }
 
 // In the container's namespace, before any program of a user has run there. NULL or the step that failed.
 static const char *swap_root(int root) {
-  if (syscall(SYS_move_mount, root, "", AT_FDCWD, "/newroot", MOVE_MOUNT_F_EMPTY_PATH) != 0) return "move_mount to /newroot";
+  int trees[KEPT], cloned = 0;
   const char *step = NULL;
-  for (int i = 0; i < KEPT && !step; i++) step = move_kept(kept[i]);
-  if (!step && chdir("/newroot") != 0) step = "chdir /newroot";
-  // pivot_root(2), "pivot_root(".", ".")": the old root ends up on top of the new one. Every process whose root was the old one, the agent, moves along.
-  if (!step && syscall(SYS_pivot_root, ".", ".") != 0) step = "pivot_root";
-  int error = errno;
-  if (step) {
-    if (chdir("/") == 0) umount2("/newroot", MNT_DETACH);
-  } else if (umount2(".", MNT_DETACH) != 0) {
-    step = "unmount the old root";
-    error = errno;
+  while (cloned < KEPT && !step) {
+    trees[cloned] = clone_kept(kept[cloned]);
+    if (trees[cloned] < 0) step = "open_tree in the container";
+    else cloned++;
   }
+  if (!step && syscall(SYS_move_mount, root, "", AT_FDCWD, MEETING_POINT, MOVE_MOUNT_F_EMPTY_PATH) != 0) step = "move_mount of the new root";
+  else if (!step) step = enter_root(trees);
+  int error = errno;
+  while (cloned > 0) close(trees[--cloned]);
   errno = error;
   return step;
 }
@@ -95,24 +108,18 @@ static struct outcome open_namespace(const struct request *request) {
   return outcome;
 }
 
-static uint64_t now_us(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
 struct outcome attach_root(const struct request *request) {
-  uint64_t began = now_us();
+  uint64_t began = clock_us();
   struct outcome namespace = open_namespace(request);
   if (namespace.error) return namespace;
-  struct outcome outcome = overlay_build(request->uid_base, request->lowers, request->lower_count, request->path, request->flags & ATTACH_VOLATILE);
+  struct outcome outcome = overlay_build(request);
   if (!outcome.error) {
     int root = (int)outcome.value;
-    outcome = ensure_mount_points(root, request->uid_base);
+    outcome = attach_mount_points(root, request->uid_base);
     if (!outcome.error) outcome = enter_and_swap((int)namespace.value, root);
     close(root);
   }
   close((int)namespace.value);
-  if (!outcome.error) outcome.value = now_us() - began;
+  if (!outcome.error) outcome.value = clock_us() - began;
   return outcome;
 }

@@ -20,12 +20,15 @@
 #include <unistd.h>
 
 #include "attach.h"
+#include "daemon-root.h"
+#include "layers.h"
 #include "listen.h"
 #include "outcome.h"
 #include "overlay.h"
 #include "process.h"
 #include "request.h"
 #include "run.h"
+#include "shift.h"
 #include "storage.h"
 #include "user-namespace.h"
 
@@ -79,6 +82,7 @@ static void run_child(int pipe_end, const struct request *request, int memory) {
   struct outcome outcome = request->op == OP_MOUNT_IMAGE ? storage_mount_image(request)
                            : request->op == OP_UNMOUNT   ? storage_unmount(request)
                            : request->op == OP_SEAL      ? storage_seal(request, memory)
+                           : request->op == OP_SHIFT     ? shift_image(request)
                                                          : storage_reset_upper(request);
   _exit(write(pipe_end, &outcome, sizeof outcome) == sizeof outcome ? 0 : 1);
 }
@@ -159,6 +163,7 @@ static void finish_run(const struct pending *p, bool ended) {
 static void serve(const struct request *request) {
   struct outcome outcome;
   bool later = false;
+  if (request->op == OP_UNMOUNT) layers_end_closed();
   switch (request->op) {
     case OP_PROBE:
       outcome = overlay_probe(request->path);
@@ -168,6 +173,12 @@ static void serve(const struct request *request) {
       break;
     case OP_ATTACH:
       outcome = attach_root(request);
+      break;
+    case OP_MOUNT_ROOT:
+      outcome = daemon_root_mount(request);
+      break;
+    case OP_UNMOUNT_ROOT:
+      outcome = daemon_root_unmount(request);
       break;
     case OP_UNSEAL:
       outcome = unseal((int)request->number);
@@ -233,7 +244,7 @@ static int next_timeout_ms(void) {
   return next > 1 << 30 ? 1 << 30 : (int)next;
 }
 
-static int run(void) {
+static int run(const char *layer_socket) {
   // It ends when the daemon lets go of it, and not a moment before: a signal to the whole group (Ctrl-C, a service manager) leaves the daemon to clean up, with its help.
   signal(SIGINT, SIG_IGN);
   signal(SIGTERM, SIG_IGN);
@@ -244,11 +255,19 @@ static int run(void) {
     dprintf(2, "mounter: %s: %s\n", prepared.step, strerror(prepared.error));
     return 1;
   }
-  static struct pollfd fds[1 + PENDING_MAX];
+  int error = layer_socket ? layers_listen(layer_socket) : 0;
+  if (error) {
+    dprintf(2, "mounter: %s: %s\n", layer_socket, strerror(error));
+    return 1;
+  }
+  static struct pollfd fds[1 + PENDING_MAX + LAYER_SLOTS];
   for (;;) {
     fds[0] = (struct pollfd){.fd = 0, .events = POLLIN};
     for (int i = 0; i < pending_count; i++) fds[1 + i] = (struct pollfd){.fd = pending[i].fd, .events = POLLIN};
-    if (poll(fds, (nfds_t)(1 + pending_count), next_timeout_ms()) < 0) continue;
+    struct pollfd *layers = fds + 1 + pending_count;
+    int layer_slots = layers_poll(layers);
+    if (poll(fds, (nfds_t)(1 + pending_count + layer_slots), next_timeout_ms()) < 0) continue;
+    layers_serve(layers, layer_slots);
     // From the last to the first: the last takes the place of one that is done.
     for (int i = pending_count - 1; i >= 0; i--) {
       if (settle(&pending[i], fds[1 + i].revents != 0)) pending[i] = pending[--pending_count];
@@ -260,7 +279,8 @@ static int run(void) {
 int main(int argc, char **argv) {
   signal(SIGPIPE, SIG_IGN);
   if (argc >= 4 && strcmp(argv[1], "listen") == 0) return listen_and_exec(argv[2], argv + 3);
-  if (argc == 1) return run();
-  dprintf(2, "usage: mounter                            requests on stdin, answers on stdout\n       mounter listen <socket> <command...>   the listening socket becomes the command's descriptor 3\n");
+  if (argc == 1) return run(NULL);
+  if (argc == 3 && strcmp(argv[1], "serve") == 0) return run(argv[2]);
+  dprintf(2, "usage: mounter [serve <socket>]           requests on stdin, answers on stdout; layer workers for who connects to the socket\n       mounter listen <socket> <command...>   the listening socket becomes the command's descriptor 3\n");
   return 2;
 }

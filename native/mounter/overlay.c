@@ -34,7 +34,15 @@ struct outcome overlay_prepare(void) {
   return own_namespace < 0 ? failed("open own namespace") : done(0);
 }
 
-// An idmapped clone of `path` becomes POINTS/`name`. NULL or the step that failed.
+struct outcome overlay_prepare_child(void) {
+  if (unshare(CLONE_NEWNS) != 0) return failed("unshare");
+  close(points);
+  // The descriptor leads to the mount of the parent's namespace.
+  points = open(POINTS, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  return points < 0 ? failed("attach points") : done(0);
+}
+
+// A clone of `path`, idmapped unless `users` is -1, becomes POINTS/`name`. NULL or the step that failed.
 static const char *attach_layer(const char *path, const char *name, int users, bool read_only) {
   struct mount_attr attributes = {
       .attr_set = MOUNT_ATTR_IDMAP | (read_only ? MOUNT_ATTR_RDONLY : 0),
@@ -43,7 +51,7 @@ static const char *attach_layer(const char *path, const char *name, int users, b
   int tree = (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
   if (tree < 0) return "open_tree";
   const char *step = NULL;
-  if (syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attributes, sizeof attributes) != 0) step = "mount_setattr idmap";
+  if (users >= 0 && syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attributes, sizeof attributes) != 0) step = "mount_setattr idmap";
   else if (syscall(SYS_move_mount, tree, "", points, name, MOVE_MOUNT_F_EMPTY_PATH) != 0) step = "move_mount layer";
   int error = errno;
   close(tree);
@@ -61,16 +69,26 @@ static const char *attach_lower(int index, const char *path, int users) {
   return attach_layer(path, name, users, true);
 }
 
-static int mount_by_context(const char *lower, bool is_volatile, struct outcome *why) {
+static int mount_by_context(const char *lower, uint32_t flags, struct outcome *why) {
   int fs = (int)syscall(SYS_fsopen, "overlay", FSOPEN_CLOEXEC);
   if (fs < 0) {
     *why = failed("fsopen");
     return -1;
   }
-  const char *const settings[][2] = {{"source", "overlay"}, {"lowerdir", lower}, {"upperdir", POINTS "/w/u"}, {"workdir", POINTS "/w/w"}};
+  // Some kernels have an index and redirects by default. The first would tie an upper to the very lower layers it was first used with, the others hide in attributes that a saved layer does not have.
+  const char *const settings[][2] = {
+      {"source", "overlay"},
+      {"lowerdir", lower},
+      {"upperdir", POINTS "/w/u"},
+      {"workdir", POINTS "/w/w"},
+      {"index", "off"},
+      {"redirect_dir", flags & ROOT_SHIFTED ? "on" : "nofollow"},
+      {"metacopy", flags & ROOT_SHIFTED ? "on" : "off"},
+  };
+  const bool is_volatile = flags & ROOT_VOLATILE;
   int mounted = -1;
   *why = done(0);
-  for (int i = 0; i < 4 && !why->error; i++) {
+  for (size_t i = 0; i < sizeof settings / sizeof *settings && !why->error; i++) {
     if (syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, settings[i][0], settings[i][1], 0) != 0) *why = failed(settings[i][0]);
   }
   if (!why->error && is_volatile && syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, "volatile", NULL, 0) != 0) *why = failed("volatile");
@@ -89,9 +107,10 @@ static int mount_by_context(const char *lower, bool is_volatile, struct outcome 
 }
 
 // For more layers than an fsconfig string holds: mount(2) has a page for its options.
-static int mount_by_options(const char *lower, bool is_volatile, struct outcome *why) {
+static int mount_by_options(const char *lower, uint32_t flags, struct outcome *why) {
   char options[OPTIONS_BYTES_MAX + 1];
-  int length = snprintf(options, sizeof options, "lowerdir=%s,upperdir=" POINTS "/w/u,workdir=" POINTS "/w/w%s", lower, is_volatile ? ",volatile" : "");
+  int length = snprintf(options, sizeof options, "lowerdir=%s,upperdir=" POINTS "/w/u,workdir=" POINTS "/w/w,index=off,%s%s", lower,
+                        flags & ROOT_SHIFTED ? "redirect_dir=on,metacopy=on" : "redirect_dir=nofollow,metacopy=off", flags & ROOT_VOLATILE ? ",volatile" : "");
   if (length > OPTIONS_BYTES_MAX) {
     *why = refused(E2BIG, "too many layers");
     return -1;
@@ -106,24 +125,30 @@ static int mount_by_options(const char *lower, bool is_volatile, struct outcome 
   return mounted;
 }
 
-struct outcome overlay_build(uint32_t uid_base, const char *const *lowers, int count, const char *upper, bool is_volatile) {
+// Made by us and owned by nobody in the sandbox: without an idmap its owner is not mapped either.
+static const char *own_upper(uint32_t uid_base) { return chown(POINTS "/w/u", uid_base, uid_base) == 0 ? NULL : "chown u"; }
+
+struct outcome overlay_build(const struct request *request) {
   static char lower[LOWERS_MAX * sizeof POINTS "/999:"];
-  int users = user_namespace(uid_base);
-  if (users < 0) return failed("user namespace");
+  const int count = request->lower_count;
+  const bool shifted = request->flags & ROOT_SHIFTED;
+  int users = shifted ? -1 : user_namespace(request->uid_base);
+  if (users < 0 && !shifted) return failed("user namespace");
   struct outcome why = done(0);
   size_t length = 0;
   int attached = 0;
-  const char *step = attach_layer(upper, "w", users, false);
+  const char *step = attach_layer(request->path, "w", users, false);
   bool upper_attached = !step;
+  if (!step && shifted) step = own_upper(request->uid_base);
   for (; !step && attached < count; attached++) {
-    step = attach_lower(attached, lowers[attached], users);
+    step = attach_lower(attached, request->lowers[attached], users);
     if (step) break;
     length += (size_t)sprintf(lower + length, "%s" POINTS "/%d", attached ? ":" : "", attached);
   }
   int mounted = -1;
   if (step) why = failed(step);
-  else if (length <= FSCONFIG_BYTES_MAX) mounted = mount_by_context(lower, is_volatile, &why);
-  else mounted = mount_by_options(lower, is_volatile, &why);
+  else if (length <= FSCONFIG_BYTES_MAX) mounted = mount_by_context(lower, request->flags, &why);
+  else mounted = mount_by_options(lower, request->flags, &why);
   // Overlay has clones of its own by now.
   if (upper_attached) umount2(POINTS "/w", MNT_DETACH);
   while (attached > 0) {
@@ -160,7 +185,10 @@ static struct outcome build_and_try(int trial, const char *const lowers[2], cons
     if (mkdirat(trial, parts[i], 0755) != 0) return failed("mkdir for the probe");
   }
   if (write_file(trial, "a/lower", "top") != 0 || write_file(trial, "b/lower", "bottom") != 0) return failed("write for the probe");
-  struct outcome built = overlay_build(PROBE_UID_BASE, lowers, 2, upper, false);
+  static struct request request;
+  request = (struct request){.uid_base = PROBE_UID_BASE, .lower_count = 2, .path = upper};
+  memcpy(request.lowers, lowers, 2 * sizeof *lowers);
+  struct outcome built = overlay_build(&request);
   if (built.error) return built;
   struct outcome tried = try_overlay((int)built.value, PROBE_UID_BASE);
   close((int)built.value);

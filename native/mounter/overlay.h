@@ -7,6 +7,8 @@ struct outcome overlay_prepare(void);
 // The mounter's own mount namespace.
 int overlay_own_namespace(void);
 
-// An overlay of idmapped clones of the layers, mounted nowhere yet. The descriptor is the outcome's value.
-struct outcome overlay_build(uint32_t uid_base, const char *const *lowers, int count, const char *upper, bool is_volatile);
+// Again, for a child with a copy of that namespace of its own.
+struct outcome overlay_prepare_child(void);
+// An overlay of clones of a request's layers (uid_base, lowers, path as the upper, flags), mounted nowhere yet. The descriptor is the outcome's value.
+struct outcome overlay_build(const struct request *request);
 struct outcome overlay_probe(const char *dir);

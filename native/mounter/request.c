@@ -57,6 +57,13 @@ static uint32_t take_flags(struct fields *f, uint32_t known) {
   return (uint32_t)flags;
 }
 
+static void take_layers(struct fields *f, struct request *request) {
+  request->lower_count = (uint16_t)take_integer(f, 2);
+  if (request->lower_count < 1 || request->lower_count > LOWERS_MAX) f->bad = true;
+  for (int i = 0; i < request->lower_count && !f->bad; i++) request->lowers[i] = take_path(f);
+  request->path = take_path(f);
+}
+
 bool request_decode(uint8_t *bytes, size_t length, struct request *request) {
   struct fields f = {bytes, bytes + length, false};
   // Not the list of layers: it is long, and only the counted part of it is looked at.
@@ -73,20 +80,32 @@ bool request_decode(uint8_t *bytes, size_t length, struct request *request) {
     case OP_ATTACH:
       take_process(&f, request);
       request->uid_base = take_uid_base(&f);
-      request->flags = take_flags(&f, ATTACH_VOLATILE);
-      request->lower_count = (uint16_t)take_integer(&f, 2);
-      if (request->lower_count < 1 || request->lower_count > LOWERS_MAX) return false;
-      for (int i = 0; i < request->lower_count; i++) request->lowers[i] = take_path(&f);
+      request->flags = take_flags(&f, ROOT_VOLATILE);
+      take_layers(&f, request);
+      break;
+    case OP_MOUNT_ROOT:
+      request->second = take_path(&f);
+      request->uid_base = take_uid_base(&f);
+      request->flags = take_flags(&f, ROOT_VOLATILE | ROOT_SHIFTED);
+      take_layers(&f, request);
+      break;
+    case OP_SHIFT:
+      request->uid_base = take_uid_base(&f);
       request->path = take_path(&f);
+      request->second = take_path(&f);
+      break;
+    case OP_RESET_UPPER:
+      request->path = take_path(&f);
+      request->flags = take_flags(&f, UPPER_KEEP);
       break;
     case OP_MOUNT_IMAGE:
       request->path = take_path(&f);
       request->second = take_path(&f);
-      request->flags = take_flags(&f, IMAGE_DISCARD | IMAGE_NOATIME);
+      request->flags = take_flags(&f, IMAGE_DISCARD | IMAGE_NOATIME | IMAGE_READ_ONLY);
       break;
     case OP_PROBE:
     case OP_UNMOUNT:
-    case OP_RESET_UPPER:
+    case OP_UNMOUNT_ROOT:
     case OP_SEAL:
       request->path = take_path(&f);
       break;

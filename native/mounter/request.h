@@ -19,17 +19,25 @@
 //   1  PROBE        path dir                                              -                  overlay of idmapped layers on dir's file system, written through
 //   2  PREPARE      u32 uid base                                          -                  makes the user namespace an ATTACH with that base needs
 //   3  ATTACH       u32 pid, u64 start, u32 uid base, u32 flags,          microseconds       overlay becomes the root of pid's mount namespace;
-//                   u16 n (1 to 500), n paths: lower layers, topmost                         flags: 1 volatile upper
-//                   first, path upper (has u/ and w/)
-//   4  MOUNT_IMAGE  path image, path dir, u32 flags                       number of the      ext4 image on dir, in the mounter's namespace only;
-//                                                                         loop device        flags: 1 discard, 2 noatime
+//                   u16 n (1 to 500), n paths: lower layers, topmost                         again and again, before any program of a user has run in it;
+//                   first, path upper (has u/ and w/)                                        flags: 1 volatile upper
+//   4  MOUNT_IMAGE  path image, path dir, u32 flags                       number of the      ext4 image on dir, in the mounter's namespace only; a loop
+//                                                                         loop device        device that has the image already is used again, and with it
+//                                                                                            its file system; flags: 1 discard, 2 noatime, 4 read only
 //   5  UNMOUNT      path dir                                              -
-//   6  RESET_UPPER  path dir                                              entries removed    empties and makes anew dir/u (0755) and dir/w (0700), owned by 0:0
+//   6  RESET_UPPER  path dir, u32 flags                                   entries removed    empties and makes anew dir/u (0755) and dir/w (0700), owned by
+//                                                                                            0:0, and dir, if it is missing; flags: 1 keep u if it is there
 //   7  SEAL         path file                                             descriptor         a sealed memfd with the file's contents: /proc/<mounter>/fd/<value>
 //   8  UNSEAL       u32 descriptor                                        -
 //   9  KILL         u32 pid, u64 start, u32 most ms to wait               1: was gone        SIGKILL and wait for the end; ETIMEDOUT if it has not come
 //  10  RUN          u32 most ms to run, path log, u16 n (1 to 64),        exit code,         a program, with the mounts of the daemon, nothing to read and its
 //                   n strings: program and arguments                      128 + signal       output appended to log; killed over its time: ETIMEDOUT
+//  11  MOUNT_ROOT   path dir, u32 uid base, u32 flags, u16 n, n paths,    microseconds       overlay as for ATTACH, mounted on dir where RUN's programs see it;
+//                   path upper                                                               flags: 1 volatile, 2 shifted: ids as they are on disk, files of
+//                                                                                            which only owner and mode are in an upper layer (metacopy)
+//  12  UNMOUNT_ROOT path dir                                              -                  there; containers started with it keep it
+//  13  SHIFT        u32 uid base, path image, path dir                    inodes changed     dir/u, empty, becomes a layer over the image that gives every
+//                                                                                            inode the owner it has in the range of ids, for MOUNT_ROOT shifted
 //
 // A string is as a path, but need not be absolute and may be empty. RUN is here because the mounter is small: forking a large daemon takes ten times as long,
 // and stands in the way of everything else it does.
@@ -41,10 +49,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { OP_PROBE = 1, OP_PREPARE, OP_ATTACH, OP_MOUNT_IMAGE, OP_UNMOUNT, OP_RESET_UPPER, OP_SEAL, OP_UNSEAL, OP_KILL, OP_RUN };
+enum { OP_PROBE = 1, OP_PREPARE, OP_ATTACH, OP_MOUNT_IMAGE, OP_UNMOUNT, OP_RESET_UPPER, OP_SEAL, OP_UNSEAL, OP_KILL, OP_RUN, OP_MOUNT_ROOT, OP_UNMOUNT_ROOT, OP_SHIFT };
 enum { REQUEST_MIN = 5, REQUEST_MAX = 65536, LOWERS_MAX = 500, ARGUMENTS_MAX = 64, PATH_BYTES_MAX = 4095, UID_COUNT = 65536 };
-enum { ATTACH_VOLATILE = 1 };
-enum { IMAGE_DISCARD = 1, IMAGE_NOATIME = 2 };
+enum { ROOT_VOLATILE = 1, ROOT_SHIFTED = 2 };
+enum { UPPER_KEEP = 1 };
+enum { IMAGE_DISCARD = 1, IMAGE_NOATIME = 2, IMAGE_READ_ONLY = 4 };
 
 struct request {
   uint32_t id;
@@ -54,8 +63,8 @@ struct request {
   uint16_t lower_count;
   const char *lowers[LOWERS_MAX];
   char *arguments[ARGUMENTS_MAX + 1];  // NULL behind the last
-  const char *path;    // dir, file, upper or log
-  const char *second;  // MOUNT_IMAGE: dir
+  const char *path;    // dir, file, image, upper or log
+  const char *second;  // the dir of MOUNT_IMAGE, MOUNT_ROOT and SHIFT
 };
 
 // Reads what follows the length field. Paths point into `bytes`, which is changed: each moves over its own length to make room for a NUL.

@@ -11,6 +11,8 @@
 
 static int daemon_mounts = -1;
 
+int run_daemon_mounts(void) { return daemon_mounts; }
+
 struct outcome run_prepare(void) {
   daemon_mounts = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
   return daemon_mounts < 0 ? failed("open the mount namespace") : done(0);

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "storage.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/loop.h>
 #include <stdio.h>
@@ -44,17 +45,39 @@ static int configure_loop(int control, int image, int *number) {
   return -1;
 }
 
+// loop(4): the device that has this very file, held open; -1 when there is none. A second device on one file would be a second file system on it, and the end of both.
+static int find_loop(const struct stat *image, int *number) {
+  DIR *devices = opendir("/sys/block");
+  if (!devices) return -1;
+  int found = -1;
+  for (const struct dirent *entry; found < 0 && (entry = readdir(devices));) {
+    char bound[64];
+    struct loop_info64 info;
+    if (sscanf(entry->d_name, "loop%d", number) != 1) continue;
+    snprintf(bound, sizeof bound, "/sys/block/loop%d/loop", *number);
+    if (access(bound, F_OK) != 0) continue;
+    int loop = open_loop(*number);
+    if (loop < 0) continue;
+    if (ioctl(loop, LOOP_GET_STATUS64, &info) == 0 && info.lo_device == image->st_dev && info.lo_inode == image->st_ino) found = loop;
+    else close(loop);
+  }
+  closedir(devices);
+  return found;
+}
+
 struct outcome storage_mount_image(const struct request *request) {
   char device[32];
   int number = -1;
   int image = open(request->path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-  if (image < 0) return failed("open image");
+  struct stat identity;
+  if (image < 0 || fstat(image, &identity) != 0) return failed("open image");
   int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
   if (control < 0) return failed("open /dev/loop-control");
-  int loop = configure_loop(control, image, &number);
+  int loop = find_loop(&identity, &number);
+  if (loop < 0) loop = configure_loop(control, image, &number);
   if (loop < 0) return failed("loop device");
   snprintf(device, sizeof device, "/dev/loop%d", number);
-  unsigned long flags = MS_NODEV | (request->flags & IMAGE_NOATIME ? MS_NOATIME : 0);
+  unsigned long flags = MS_NODEV | (request->flags & IMAGE_NOATIME ? MS_NOATIME : 0) | (request->flags & IMAGE_READ_ONLY ? MS_RDONLY : 0);
   if (mount(device, request->second, "ext4", flags, request->flags & IMAGE_DISCARD ? "discard" : "") != 0) return failed("mount image");
   return done((uint64_t)number);
 }
@@ -76,12 +99,18 @@ static int renew_directory(int dir, const char *name, mode_t mode, uint64_t *rem
   return mkdirat(dir, name, mode) == 0 ? 0 : errno;
 }
 
+static bool is_directory(int dir, const char *name) {
+  struct stat s;
+  return fstatat(dir, name, &s, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(s.st_mode);
+}
+
 struct outcome storage_reset_upper(const struct request *request) {
   uint64_t removed = 0;
   umask(0);
+  if (mkdir(request->path, 0700) != 0 && errno != EEXIST) return failed("make the upper's directory");
   int dir = open(request->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (dir < 0) return failed("open upper");
-  int error = renew_directory(dir, "u", 0755, &removed);
+  int error = request->flags & UPPER_KEEP && is_directory(dir, "u") ? 0 : renew_directory(dir, "u", 0755, &removed);
   if (error) return refused(error, "renew u");
   error = renew_directory(dir, "w", 0700, &removed);
   return error ? refused(error, "renew w") : done(removed);

@@ -451,6 +451,152 @@ static void serves_files(void) {
   CHECK(ask(&reply) == EOPNOTSUPP);
 }
 
+static void file(uint32_t channel, uint8_t op, const char *path, uint64_t first, uint64_t second) {
+  struct bytes out = {0};
+  put_header(&out, 0, FRAME_FILE, 0, channel);
+  put_u32(&out, 65536);
+  put_u8(&out, op);
+  put_u64(&out, first);
+  put_u64(&out, second);
+  put_u32(&out, (uint32_t)strlen(path));
+  bytes_append(&out, path, strlen(path));
+  end_frame(&out, 0);
+  host_send(&out);
+  bytes_reset(&out);
+}
+
+static int file_outcome(uint8_t op, const char *path, uint64_t first, uint64_t second) {
+  uint32_t channel = next_channel++;
+  file(channel, op, path, first, second);
+  struct ending ending = host_run_to_end(channel);
+  CHECK(ending.kind == EXITED);
+  ending_free(&ending);
+  return ending.code;
+}
+
+// In two pieces, and the word that it is all there.
+static int file_write(const char *path, uint64_t mode, const char *text) {
+  uint32_t channel = next_channel++, length = (uint32_t)strlen(text), half = (length + 1) / 2;
+  struct bytes input = {0};
+  for (uint32_t at = 0; at < length; at += half) {
+    uint32_t count = length - at < half ? length - at : half;
+    put_u32(&input, count);
+    bytes_append(&input, text + at, count);
+  }
+  put_u32(&input, 0);
+  file(channel, FILE_WRITE, path, mode, 0);
+  host_data(channel, 0, bytes_front(&input), bytes_count(&input));
+  host_eof(channel, bytes_count(&input));
+  bytes_reset(&input);
+  struct ending ending = host_run_to_end(channel);
+  CHECK(ending.kind == EXITED);
+  ending_free(&ending);
+  return ending.code;
+}
+
+static bool holds(const char *path, mode_t mode, const char *text) {
+  char found[64] = "";
+  struct stat s;
+  FILE *stream = fopen(path, "r");
+  if (!stream) return false;
+  size_t length = fread(found, 1, sizeof found - 1, stream);
+  bool same = fstat(fileno(stream), &s) == 0 && (s.st_mode & 07777) == mode && length == strlen(text) && memcmp(found, text, length) == 0;
+  fclose(stream);
+  return same;
+}
+
+static int count_in(const char *path) {
+  int entries = 0;
+  DIR *dir = opendir(path);
+  CHECK(dir);
+  while (readdir(dir)) entries++;
+  closedir(dir);
+  return entries - 2;
+}
+
+static void works_on_files(void) {
+  enum { KEEP = 0xffffffff };
+  char top[] = "/tmp/agent-test-XXXXXX", path[300], other[300];
+  CHECK(mkdtemp(top));
+  snprintf(path, sizeof path, "%s/a/b/file", top);
+  CHECK(file_write(path, KEEP, "hello there") == 0 && holds(path, 0644, "hello there"));
+  CHECK(file_write(path, 0751, "x") == 0 && holds(path, 0751, "x") && file_write(path, KEEP, "kept mode") == 0 && holds(path, 0751, "kept mode"));
+  CHECK(file_write(path, KEEP, "") == 0 && holds(path, 0751, ""));
+  CHECK(file_write(path, KEEP, "0123456789") == 0);
+  snprintf(other, sizeof other, "%s/a", top);
+  CHECK(file_write(other, KEEP, "x") == EISDIR && count_in(other) == 1);
+  snprintf(other, sizeof other, "%s/a/b/file/below", top);
+  CHECK(file_write(other, KEEP, "x") == ENOTDIR);
+
+  // Through links; one that leads nowhere is replaced.
+  snprintf(other, sizeof other, "%s/link", top);
+  CHECK(symlink(path, other) == 0 && file_write(other, KEEP, "through") == 0 && holds(path, 0751, "through"));
+  struct stat s;
+  CHECK(lstat(other, &s) == 0 && S_ISLNK(s.st_mode) && unlink(other) == 0 && symlink("/nowhere/at/all", other) == 0);
+  CHECK(file_outcome(FILE_STAT, other, 0, 0) == ENOENT && file_write(other, KEEP, "own") == 0 && holds(other, 0644, "own"));
+
+  uint32_t channel = next_channel++;
+  file(channel, FILE_READ, path, 3, 2);
+  struct ending ending = host_run_to_end(channel);
+  CHECK(ending.code == 0 && ending_wrote(&ending, 1, "ou"));
+  ending_free(&ending);
+  channel = next_channel++;
+  file(channel, FILE_STAT, path, 0, 0);
+  ending = host_run_to_end(channel);
+  CHECK(ending.code == 0 && bytes_count(&ending.out[0]) == 29 && memcmp(bytes_front(&ending.out[0]) + 4, "filef", 5) == 0);
+  ending_free(&ending);
+
+  // Nothing that blocks or is no file; a fifo holds up nobody.
+  snprintf(other, sizeof other, "%s/fifo", top);
+  CHECK(mkfifo(other, 0600) == 0 && file_outcome(FILE_READ, other, 0, 9) == EINVAL && file_write(other, KEEP, "x") == EINVAL);
+  CHECK(file_outcome(FILE_READ, top, 0, 9) == EISDIR && file_outcome(FILE_READ, "/nowhere", 0, 9) == ENOENT && file_outcome(FILE_LIST, path, 9, 0) == ENOTDIR);
+
+  // Given up in the middle: what was there stays, and nothing else.
+  int before = count_in(top);
+  snprintf(other, sizeof other, "%s/link", top);
+  for (int i = 0; i < 3; i++) {
+    channel = next_channel++;
+    file(channel, FILE_WRITE, other, KEEP, 0);
+    host_expect(FRAME_OPENED, 0, channel);
+    host_data(channel, 0, "\4\0\0\0half", 8);
+    if (i == 0) {
+      // Its ACK, and the EOF of the stream it does not have, in either order.
+      for (int frames = 0; frames < 2; frames++) CHECK(host_receive().header.channel == channel);
+      while (count_in(top) == before) settle();
+      host_bare(FRAME_CLOSE, 0, channel);
+    } else if (i == 1) {
+      host_bare(FRAME_CLOSE, 0, channel);
+    } else {
+      host_eof(channel, 8);
+      ending = host_run_to_end(channel);
+      CHECK(ending.kind == EXITED && ending.code == ECANCELED);
+      ending_free(&ending);
+    }
+    while (count_in(top) != before) settle();
+    CHECK(holds(other, 0644, "own"));
+  }
+
+  // The first of many, in order.
+  for (int i = 999; i >= 0; i--) {
+    snprintf(other, sizeof other, "%s/many/%04d", top, i * 7 % 1000);
+    CHECK(i == 999 ? file_write(other, KEEP, "") == 0 : mkdir(other, 0755) == 0);
+  }
+  snprintf(other, sizeof other, "%s/many", top);
+  channel = next_channel++;
+  file(channel, FILE_LIST, other, 3, 0);
+  ending = host_run_to_end(channel);
+  CHECK(ending.code == 0 && bytes_count(&ending.out[0]) == 1 + 3 * 29 && *bytes_front(&ending.out[0]) == 1);
+  for (size_t i = 0; i < 3; i++) CHECK(memcmp(bytes_front(&ending.out[0]) + 1 + 29 * i + 4, (const char *[]){"0000", "0001", "0002"}[i], 4) == 0);
+  ending_free(&ending);
+  CHECK(file_outcome(FILE_LIST, other, 0, 0) == EINVAL && file_outcome(FILE_LIST, other, 10001, 0) == EINVAL);
+
+  CHECK(file_outcome(FILE_REMOVE, other, 0, 0) == EISDIR && file_outcome(FILE_REMOVE, other, 1, 0) == 0 && access(other, F_OK) != 0);
+  CHECK(file_outcome(FILE_REMOVE, "/", 1, 0) == EINVAL && file_outcome(FILE_REMOVE, "/tmp/..", 1, 0) == EINVAL && file_outcome(FILE_REMOVE, "/nowhere", 1, 0) == ENOENT);
+  CHECK(file_outcome(FILE_REMOVE, path, 0, 0) == 0 && file_outcome(FILE_REMOVE, path, 0, 0) == ENOENT);
+  snprintf(other, sizeof other, "%s//", top);
+  CHECK(file_outcome(FILE_REMOVE, other, 1, 0) == 0 && access(top, F_OK) != 0);
+}
+
 static void limits_channels(void) {
   uint32_t first = next_channel;
   for (int i = 0; i < CHANNELS_MAX; i++) {
@@ -555,6 +701,7 @@ int main(int argc, char **argv) {
       {"discards", discards},
       {"dials", dials},
       {"serves files", serves_files},
+      {"works on files", works_on_files},
       {"limits channels", limits_channels},
       {"survives nonsense", survives_nonsense},
   };

@@ -58,12 +58,50 @@ static void reads_attach(void) {
   attach_frame(1 << 20, 1);
   CHECK(request_decode(frame, length, &request));
   CHECK(request.id == 77 && request.op == OP_ATTACH && request.pid == 4242 && request.start == 0x1122334455667788 && request.uid_base == 1 << 20);
-  CHECK(request.flags == ATTACH_VOLATILE && request.lower_count == 2 && strcmp(request.lowers[0], "/a") == 0 && strcmp(request.lowers[1], "/bb") == 0);
+  CHECK(request.flags == ROOT_VOLATILE && request.lower_count == 2 && strcmp(request.lowers[0], "/a") == 0 && strcmp(request.lowers[1], "/bb") == 0);
   CHECK(strcmp(request.path, "/upper") == 0);
   attach_frame(1 << 20, 1);
   for (size_t cut = 0; cut < length; cut++) CHECK(!decode(cut));
   length++;
   CHECK(!decode(length));
+}
+
+static void root_frame(uint8_t op, uint32_t flags, uint16_t lowers) {
+  begin(op);
+  put_path("/dir");
+  put(1 << 20, 4);
+  put(flags, 4);
+  put(lowers, 2);
+  for (int i = 0; i < lowers && i < 2; i++) put_path("/lower");
+  put_path("/upper");
+}
+
+static void reads_roots(void) {
+  root_frame(OP_MOUNT_ROOT, ROOT_VOLATILE | ROOT_SHIFTED, 2);
+  CHECK(request_decode(frame, length, &request));
+  CHECK(strcmp(request.second, "/dir") == 0 && request.uid_base == 1 << 20 && request.flags == 3 && request.lower_count == 2);
+  CHECK(strcmp(request.lowers[1], "/lower") == 0 && strcmp(request.path, "/upper") == 0);
+  root_frame(OP_MOUNT_ROOT, 0, 2);
+  for (size_t cut = 0; cut < length; cut++) CHECK(!decode(cut));
+  root_frame(OP_MOUNT_ROOT, 4, 2);
+  CHECK(!decode(length));
+  root_frame(OP_MOUNT_ROOT, 0, 0);
+  CHECK(!decode(length));
+  root_frame(OP_MOUNT_ROOT, 0, LOWERS_MAX + 1);
+  CHECK(!decode(length));
+  begin(OP_SHIFT);
+  put(1 << 20, 4);
+  put_path("/image");
+  put_path("/dir");
+  for (size_t cut = 0; cut < length; cut++) CHECK(!decode(cut));
+  CHECK(request_decode(frame, length, &request) && strcmp(request.path, "/image") == 0 && strcmp(request.second, "/dir") == 0);
+  begin(OP_RESET_UPPER);
+  put_path("/dir");
+  put(UPPER_KEEP, 4);
+  CHECK(request_decode(frame, length, &request) && request.flags == UPPER_KEEP && strcmp(request.path, "/dir") == 0);
+  begin(OP_UNMOUNT_ROOT);
+  put_path("/dir");
+  CHECK(decode(length));
 }
 
 static void refuses_values(void) {
@@ -105,9 +143,9 @@ static void reads_others(void) {
   begin(OP_MOUNT_IMAGE);
   put_path("/image");
   put_path("/dir");
-  put(IMAGE_DISCARD | IMAGE_NOATIME, 4);
+  put(IMAGE_DISCARD | IMAGE_NOATIME | IMAGE_READ_ONLY, 4);
   CHECK(request_decode(frame, length, &request));
-  CHECK(strcmp(request.path, "/image") == 0 && strcmp(request.second, "/dir") == 0 && request.flags == 3);
+  CHECK(strcmp(request.path, "/image") == 0 && strcmp(request.second, "/dir") == 0 && request.flags == 7);
   begin(OP_KILL);
   put(2, 4);
   put(9, 8);
@@ -151,6 +189,7 @@ static void removes_trees(void) {
 
 int main(void) {
   reads_attach();
+  reads_roots();
   refuses_values();
   reads_others();
   removes_trees();

@@ -178,6 +178,16 @@ static void read_request_frames(void) {
   CHECK(read_u8(&r) == OP_MKDIR && strcmp(read_string(&r), "/a/b/c") == 0 && read_u32(&r) == 0700 && read_u8(&r) == 1 && reader_done(&r));
 }
 
+static void read_file_frames(void) {
+  struct file_request file;
+  struct reader r = open_vector("host.file", FRAME_FILE, 0, 14);
+  CHECK(decode_file(&r, &file) && file.window == 262144 && file.op == FILE_READ && file.first == 1099511627776 && file.second == 60000);
+  CHECK(strcmp(file.path, "/data/\xc3\xa9") == 0);
+  uint8_t unknown[25] = {[4] = FILE_REMOVE + 1};
+  r = (struct reader){unknown, unknown + sizeof unknown, false};
+  CHECK(!decode_file(&r, &file));
+}
+
 static struct bytes out;
 
 // What was written since the last call is the vector.
@@ -200,6 +210,9 @@ static void write_frames(void) {
   put_live_channel(&out, &(struct live_channel){.channel = 7, .exited = true, .exit_kind = 1, .exit_code = 9, .pid = 42, .received = 5, .out = {{100, 90, true}, {4294967297, 4294967296, false}}});
   put_live_channel(&out, &(struct live_channel){.channel = 9, .kind = KIND_DIAL, .out = {{1, 0, false}, {0, 0, true}}});
   expect("agent.hello");
+  put_hello(&out, nonce, 0, 1);
+  put_live_channel(&out, &(struct live_channel){.channel = 3, .kind = KIND_FILE, .pid = 77, .received = 5, .out = {{0, 0, false}, {0, 0, true}}});
+  expect("agent.hello-files");
   put_opened(&out, 7, 42);
   expect("agent.opened");
   put_opened(&out, 9, 0);
@@ -274,6 +287,7 @@ int main(int argc, char **argv) {
   read_identity_frames();
   read_channel_frames();
   read_request_frames();
+  read_file_frames();
   write_frames();
   refuse_headers();
   for (size_t i = 0; i < count; i++) {

@@ -1,9 +1,10 @@
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { type CgroupTree, openCgroupTree } from '../../packages/host/src/cgroups/cgroup-tree.ts'
-import { openContainerDriver } from '../../packages/host/src/drivers/container/open-container-driver.ts'
-import type { SandboxDriver, SandboxShape } from '../../packages/host/src/drivers/driver.ts'
+import type { ContainerDriver } from '../../packages/host/src/drivers/container/container-driver.ts'
+import { type OpenContainerDriverDeps, openContainerDriver } from '../../packages/host/src/drivers/container/open-container-driver.ts'
+import type { SandboxShape } from '../../packages/host/src/drivers/driver.ts'
 import { ImageCatalogue } from '../../packages/host/src/images/image-catalogue.ts'
 import { MounterClient } from '../../packages/host/src/mounter/mounter-client.ts'
 import { openNetwork, type SandboxNetwork } from '../../packages/host/src/network/sandbox-network.ts'
@@ -13,17 +14,20 @@ export const systemDir = process.env.MAGS_SYSTEM_DIR ?? '/var/lib/mags'
 export const defaultShape: SandboxShape = { image: 'debian-12', vcpus: 1, memoryMb: 512, diskGb: 2 }
 const binary = (name: string) => join(root, 'native/build', name)
 
+/** A runtime and a way to roots other than the best. */
+export type ContainerWish = Pick<OpenContainerDriverDeps, 'ociRuntime' | 'rootMode'>
+
 export interface ContainerGround extends AsyncDisposable {
   readonly instance: string
   readonly runDir: string
   readonly dataDir: string
   readonly cgroups: CgroupTree
   /** May be called again, as the next daemon would. */
-  open(): Promise<{ driver: SandboxDriver; network: SandboxNetwork; mounter: MounterClient }>
+  open(): Promise<{ driver: ContainerDriver; network: SandboxNetwork; mounter: MounterClient }>
 }
 
 /** Everything below a container driver, for real, in folders of its own. */
-export async function containerGround(): Promise<ContainerGround> {
+export async function containerGround(wish: ContainerWish = {}): Promise<ContainerGround> {
   await using undo = new AsyncDisposableStack()
   const instance = crypto.randomUUID().replaceAll('-', '').slice(0, 6)
   const runDir = `/run/mags/${instance}`
@@ -37,13 +41,15 @@ export async function containerGround(): Promise<ContainerGround> {
   let close: (options: { keep: boolean }) => Promise<void> = async () => undefined
   const open = async () => {
     await close({ keep: true })
-    const mounter = await MounterClient.start({ binary: binary('mounter'), logFile: join(dataDir, 'mounter.log') })
+    await mkdir(runDir, { recursive: true, mode: 0o700 })
+    const mounter = await MounterClient.start({ binary: binary('mounter'), logFile: join(dataDir, 'mounter.log'), layerSocket: join(runDir, 'layers.sock') })
     const network = await openNetwork({ instance, runDir, logger, launcher: mounter })
     close = async ({ keep }) => {
       await network.close({ keep })
       await mounter.close()
     }
     const driver = await openContainerDriver({
+      ...wish,
       mounter,
       network,
       cgroups,

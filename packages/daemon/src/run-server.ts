@@ -49,6 +49,8 @@ async function serve(config: ServerConfig) {
     database: config.databaseUrl === undefined ? { kind: 'sqlite', path: join(config.dataDir, 'mags.db') } : { kind: 'postgres', url: config.databaseUrl },
     host,
     logsDir: join(config.dataDir, 'logs'),
+    filesDir: join(config.dataDir, 'files'),
+    limits: { syncIntervalMs: config.workspaces.syncEveryMs, saveWaitMs: config.workspaces.saveWaitMs },
     logger,
     version,
     publicUrl: apiUrl,
@@ -77,8 +79,8 @@ async function listen(app: Awaited<ReturnType<typeof createServer>>['app'], { ho
 }
 
 function hostConfig(config: ServerConfig): Omit<HostConfig, 'agentBinary' | 'mounterBinary' | 'logger'> {
-  const { instance, systemDir, dataDir, runDir, isolation, defaults, pool, dnsServers, egressAllow } = config
-  return { instance, systemDir, dataDir, runDir, isolation, defaults, pool, dnsServers, egressAllow }
+  const { instance, systemDir, dataDir, runDir, isolation, ociRuntime, store, defaults, pool, dnsServers, egressAllow } = config
+  return { instance, systemDir, dataDir, runDir, isolation, ociRuntime, store, defaults, pool, dnsServers, egressAllow }
 }
 
 function words(error: unknown) {

@@ -8,20 +8,33 @@ import {
   type SandboxLease,
   type SandboxSpec,
   type ScriptSpec,
+  type WorkspaceHold,
+  type WorkspaceSaved,
 } from '@mags/protocol'
 import type { Sandbox, SandboxDriver, SandboxShape } from './drivers/driver.ts'
 import type { ImageCatalogue } from './images/image-catalogue.ts'
 import type { WarmPool } from './pool/warm-pool.ts'
 import { HostSandbox } from './sandboxes/host-sandbox.ts'
+import type { OpenWorkspace } from './workspaces/local/open-workspace.ts'
+import type { PreparedRoot } from './workspaces/local/prepare-root.ts'
+import type { Workspaces } from './workspaces/workspaces.ts'
 
 /** One kind of wall with its pool, or why this machine cannot have it. */
-export type Wall = { readonly driver: SandboxDriver; readonly pool: WarmPool; readonly detail: string } | { readonly missing: string }
+export type Wall = OpenWall | { readonly missing: string }
+
+export interface OpenWall {
+  readonly driver: SandboxDriver
+  readonly pool: WarmPool
+  readonly detail: string
+}
 
 export interface HostParts {
   readonly walls: Readonly<Record<'vm' | 'container', Wall>>
   readonly default: 'vm' | 'container'
   readonly images: ImageCatalogue
+  readonly workspaces: Workspaces
   readonly limits: { readonly maxVcpus: number; readonly maxMemoryMb: number; readonly maxDiskGb: number }
+  readonly defaultShape: SandboxShape
   readonly defaultImage: string
   readonly pool: { readonly minSize: number; readonly maxSize: number }
   /** Frees network slots that no adopted sandbox uses. */
@@ -33,6 +46,16 @@ export interface HostParts {
 interface Owned {
   readonly sandbox: Sandbox
   readonly persistent: boolean
+  /** Settles when all that the sandbox had is free. */
+  readonly closed: Promise<void>
+}
+
+/** A sandbox that a job has. */
+interface Taken {
+  readonly sandbox: Sandbox
+  readonly shape: SandboxShape
+  readonly prepared: PreparedRoot | undefined
+  readonly workspace: OpenWorkspace | undefined
 }
 
 /**
@@ -50,22 +73,43 @@ export class Host implements HostApi {
     this.#parts = parts
   }
 
+  get workspaces() {
+    return this.#parts.workspaces
+  }
+
   capabilities(): HostCapabilities {
     const { walls, images, limits, defaultImage } = this.#parts
     const describe = (wall: Wall) => ('missing' in wall ? { available: false, detail: wall.missing } : { available: true, detail: wall.detail })
     const chosen = walls[this.#parts.default]
     const isolation: Isolation = 'missing' in chosen ? 'container' : chosen.driver.isolation
-    return { default: isolation, vm: describe(walls.vm), container: describe(walls.container), images: images.names(), defaultImage, ...limits }
+    return {
+      default: isolation,
+      vm: describe(walls.vm),
+      container: describe(walls.container),
+      images: images.names(),
+      imageDigests: images.digests(),
+      defaultImage,
+      ...limits,
+    }
   }
 
-  async acquire(spec: SandboxSpec, abort?: AbortSignal): Promise<SandboxLease> {
+  async acquire(spec: SandboxSpec, abort?: AbortSignal, onProgress: (words: string) => void = () => undefined): Promise<SandboxLease> {
     const begin = performance.now()
     this.#parts.images.get(spec.image)
-    const { pool } = this.#wall(spec.isolation)
+    const wall = this.#wall(spec.isolation)
     const shape = { image: spec.image, vcpus: spec.vcpus, memoryMb: spec.memoryMb, diskGb: spec.diskGb }
-    const { sandbox, warm } = await pool.take(shape, abort)
-    this.#own(sandbox, spec.persistent)
+    const wantsRoot = spec.workspace !== undefined || spec.base !== undefined
+    const { taken, prepared } = wantsRoot
+      ? await this.#takeWithRoot(wall, shape, () => this.#prepare(wall, spec, onProgress, abort), abort)
+      : { taken: await wall.pool.take(shape, abort), prepared: undefined }
+    const { sandbox, warm } = taken
+    const closed = this.#own(sandbox, spec.persistent, prepared)
+    let workspace: OpenWorkspace | undefined
     try {
+      if (spec.workspace !== undefined) {
+        workspace = await this.workspaces.opened(spec.workspace.storageId, sandbox)
+        closed.then(() => workspace?.close())
+      }
       if (spec.persistent) await sandbox.keep(true)
     } catch (error) {
       await sandbox.destroy()
@@ -76,7 +120,7 @@ export class Host implements HostApi {
       isolation: sandbox.isolation,
       acquireMs: performance.now() - begin,
       warm,
-      run: (script, sink) => this.#run(sandbox, shape, script, sink),
+      run: (script, sink) => this.#run({ sandbox, shape, prepared, workspace }, script, sink),
       release: () => this.#end(sandbox),
     }
   }
@@ -87,8 +131,10 @@ export class Host implements HostApi {
       const sandbox = await wall.driver.adopt(sandboxId)
       if (sandbox === undefined) continue
       wall.pool.adopt(sandbox)
-      this.#own(sandbox, true)
-      return HostSandbox.resume(sandbox, resume, sink, () => this.#end(sandbox))
+      const closed = this.#own(sandbox, true)
+      const workspace = this.workspaces.adopted(sandbox)
+      if (workspace !== undefined) closed.then(() => workspace.close())
+      return HostSandbox.resume(sandbox, resume, sink, { workspace, end: () => this.#end(sandbox) })
     }
     return undefined
   }
@@ -100,6 +146,7 @@ export class Host implements HostApi {
     }
     await this.#parts.freeNetworkLeftovers()
     for (const wall of Object.values(this.#parts.walls)) if (!('missing' in wall)) wall.pool.open()
+    await this.workspaces.serve((hold, image, diskGb, isolation) => this.#saveLeft(hold, image, diskGb, isolation))
   }
 
   poolStatus() {
@@ -125,33 +172,86 @@ export class Host implements HostApi {
     const kept = [...this.#owned.values()].filter(({ persistent }) => persistent && keepPersistent)
     const ended = [...this.#owned.values()].filter((owned) => !kept.includes(owned))
     await Promise.allSettled([...kept.map(({ sandbox }) => sandbox.detach()), ...ended.map(({ sandbox }) => sandbox.destroy())])
+    await Promise.allSettled(ended.map(({ closed }) => closed))
+    await this.workspaces.close()
     await Promise.allSettled(walls.map(({ driver }) => driver.close()))
     await this.#parts.release({ keepNetwork: kept.length > 0 })
   }
 
-  #wall(wish: SandboxSpec['isolation']) {
+  #wall(wish: SandboxSpec['isolation']): OpenWall {
     const name = wish === 'auto' ? this.#parts.default : wish
     const wall = this.#parts.walls[name]
     if ('missing' in wall) throw new MagsError('not_available', `isolation: ${name} is not available on this server: ${wall.missing}`)
     return wall
   }
 
-  #own(sandbox: Sandbox, persistent: boolean) {
-    this.#owned.set(sandbox.id, { sandbox, persistent })
-    sandbox.died.then(() => this.#owned.delete(sandbox.id))
+  #prepare({ driver }: OpenWall, spec: SandboxSpec, onProgress: (words: string) => void, abort: AbortSignal | undefined) {
+    const { workspace, base, diskGb } = spec
+    return this.workspaces.prepare({
+      image: this.#parts.images.get(spec.image),
+      diskGb,
+      stacks: driver.stacks,
+      ...(workspace === undefined ? {} : { workspace }),
+      ...(base === undefined ? {} : { base }),
+      onProgress,
+      ...(abort === undefined ? {} : { abort }),
+    })
+  }
+
+  /** Both at once where the driver can swap roots; otherwise the sandbox is made for its root. */
+  async #takeWithRoot({ driver, pool }: OpenWall, shape: SandboxShape, prepare: () => Promise<PreparedRoot>, abort: AbortSignal | undefined) {
+    if (driver.rootAt === 'create') {
+      const prepared = await prepare()
+      try {
+        return { taken: await pool.takeNew(shape, prepared.root, abort), prepared }
+      } catch (error) {
+        await prepared.release()
+        throw error
+      }
+    }
+    const [taking, preparing] = await Promise.allSettled([pool.take(shape, abort), prepare()])
+    if (taking.status === 'fulfilled' && preparing.status === 'fulfilled') return { taken: taking.value, prepared: preparing.value }
+    if (taking.status === 'fulfilled') await taking.value.sandbox.destroy()
+    if (preparing.status === 'fulfilled') await preparing.value.release()
+    throw taking.status === 'rejected' ? taking.reason : (preparing as PromiseRejectedResult).reason
+  }
+
+  /** A sandbox that runs nothing: only a driver knows how to read what its sandboxes wrote. */
+  async #saveLeft(hold: WorkspaceHold, image: string, diskGb: number, isolation: 'vm' | 'container'): Promise<WorkspaceSaved> {
+    const { vcpus, memoryMb } = this.#parts.defaultShape
+    const lease = await this.acquire({ image, isolation, vcpus, memoryMb, diskGb, persistent: false, workspace: hold })
+    try {
+      const running = await lease.run({ script: 'exit 0', environment: {} }, async () => undefined)
+      return await running.saveWorkspace({ final: true })
+    } finally {
+      await lease.release()
+    }
+  }
+
+  #own(sandbox: Sandbox, persistent: boolean, prepared?: PreparedRoot): Promise<void> {
+    // `died` comes before all is free, `destroy` settles after it.
+    const closed = sandbox.died.then(async () => {
+      this.#owned.delete(sandbox.id)
+      await sandbox.destroy().catch(() => undefined)
+      await prepared?.release()
+    })
+    this.#owned.set(sandbox.id, { sandbox, persistent, closed })
+    return closed
   }
 
   /** Ends a sandbox. From now on it is none to keep for the next daemon, even if this one stops before the end has come. */
   #end(sandbox: Sandbox) {
-    if (this.#owned.has(sandbox.id)) this.#owned.set(sandbox.id, { sandbox, persistent: false })
+    const owned = this.#owned.get(sandbox.id)
+    if (owned !== undefined) this.#owned.set(sandbox.id, { ...owned, persistent: false })
     return sandbox.destroy()
   }
 
-  async #run(sandbox: Sandbox, shape: SandboxShape, script: ScriptSpec, sink: OutputSink): Promise<RunningSandbox> {
+  async #run({ sandbox, shape, prepared, workspace }: Taken, script: ScriptSpec, sink: OutputSink): Promise<RunningSandbox> {
     const begin = performance.now()
+    const { driver } = this.#wall(sandbox.isolation === 'container' ? 'container' : 'vm')
     try {
-      await sandbox.attach(shape)
-      return HostSandbox.start(sandbox, script, sink, { attachMs: () => performance.now() - begin, end: () => this.#end(sandbox) })
+      await sandbox.attach(shape, driver.rootAt === 'attach' ? prepared?.root : undefined)
+      return await HostSandbox.start(sandbox, script, sink, { attachMs: () => performance.now() - begin, workspace, end: () => this.#end(sandbox) })
     } catch (error) {
       await sandbox.destroy()
       const words = error instanceof Error ? error.message : String(error)

@@ -9,11 +9,17 @@ import type { SandboxDriver, SandboxShape } from './drivers/driver.ts'
 import { openVmDriver } from './drivers/vm/vm-driver.ts'
 import { Host, type Wall } from './host.ts'
 import { ImageCatalogue } from './images/image-catalogue.ts'
+import { openHostLayer } from './layers/open-host-layer.ts'
 import { MounterClient } from './mounter/mounter-client.ts'
 import { openNetwork, type SandboxNetwork } from './network/sandbox-network.ts'
 import { hostNames, linkExists } from './network/sweep-networks.ts'
 import { machineHeadroom } from './pool/headroom.ts'
 import { WarmPool } from './pool/warm-pool.ts'
+import type { BlobStoreConfig } from './workspaces/blobs/blob-store-config.ts'
+import { EventualBlobStore } from './workspaces/blobs/eventual-blob-store.ts'
+import { openBlobStore } from './workspaces/blobs/open-blob-store.ts'
+import { openWorkspaces } from './workspaces/open-workspaces.ts'
+import { ObjectWorkspaceRepository } from './workspaces/repository/object-workspace-repository.ts'
 
 /** How a host is set up on this machine. Folders are made when missing. */
 export interface HostConfig {
@@ -29,6 +35,10 @@ export interface HostConfig {
   readonly mounterBinary: string
   /** `auto` offers both walls and prefers VMs where KVM works; otherwise only the one named. */
   readonly isolation: 'auto' | 'vm' | 'container'
+  /** What makes containers. */
+  readonly ociRuntime: 'crun' | 'runc'
+  /** Where versions of workspaces are stored. */
+  readonly store: BlobStoreConfig
   readonly defaults: SandboxShape
   readonly pool: { readonly minSize: number; readonly maxSize: number; readonly idleTtlMs: number }
   readonly dnsServers?: readonly string[]
@@ -55,7 +65,8 @@ export async function openHost(config: HostConfig): Promise<HostApi> {
   await Promise.all([mkdir(config.dataDir, { recursive: true, mode: 0o700 }), mkdir(config.runDir, { recursive: true, mode: 0o700 })])
   const images = await ImageCatalogue.open(join(config.systemDir, 'images'))
   images.get(config.defaults.image)
-  const mounter = await MounterClient.start({ binary: config.mounterBinary, logFile: join(config.runDir, 'mounter.log') })
+  const layerSocket = join(config.runDir, 'layers.sock')
+  const mounter = await MounterClient.start({ binary: config.mounterBinary, logFile: join(config.runDir, 'mounter.log'), layerSocket })
   undo.defer(() => mounter.close())
   const cgroups = await openCgroupTree()
   await sweepDeadGroups(cgroups, config.instance)
@@ -71,16 +82,20 @@ export async function openHost(config: HostConfig): Promise<HostApi> {
   }
   const chosen = preferVm ? vm : container
   if (!('missing' in chosen)) chosen.pool.stock(config.pool.minSize)
+  const { store, workspaces } = await openStoredWorkspaces(config, mounter, layerSocket)
   undo.move()
   return new Host({
     walls: { vm, container },
     default: preferVm ? 'vm' : 'container',
     images,
+    workspaces,
+    defaultShape: config.defaults,
     limits: { maxVcpus: availableParallelism(), maxMemoryMb: Math.floor((totalmem() / 2 ** 20) * memoryShare), maxDiskGb: largestDiskGb },
     defaultImage: config.defaults.image,
     pool: config.pool,
     freeNetworkLeftovers: () => network.freeUnadopted(),
     release: async ({ keepNetwork }) => {
+      store.close()
       await network.close({ keep: keepNetwork })
       await mounter.close()
       if (keepNetwork) return
@@ -88,6 +103,25 @@ export async function openHost(config: HostConfig): Promise<HostApi> {
       await rm(config.runDir, { recursive: true, force: true })
     },
   })
+}
+
+async function openStoredWorkspaces(config: HostConfig, mounter: MounterClient, layerSocket: string) {
+  const description = config.store.place.kind === 's3' ? `S3 bucket ${config.store.place.s3.bucket}` : `folder ${config.store.place.folder}`
+  const store = await EventualBlobStore.open(
+    () => openBlobStore(config.store),
+    description,
+    (error) => config.logger.warn({ err: error }, 'the object store does not answer; jobs with a workspace have to wait for it'),
+  )
+  const workspaces = await openWorkspaces({
+    repository: new ObjectWorkspaceRepository(store),
+    storeDescription: store.description,
+    dataDir: config.dataDir,
+    mounter,
+    openLayer: (dir) => openHostLayer(layerSocket, dir),
+    defaultDiskGb: config.defaults.diskGb,
+    logger: config.logger,
+  })
+  return { store, workspaces }
 }
 
 /** Control groups of daemons that are gone with all they had: the link of their network is the sign of life. Nobody else would ever remove them. */
@@ -100,9 +134,10 @@ async function sweepDeadGroups(cgroups: CgroupTree, instance: string) {
 const turnedOff = (only: string): Wall => ({ missing: `this server was started for ${only} isolation only (MAGS_ISOLATION)` })
 
 async function containerWall(config: HostConfig, ground: Ground): Promise<Wall> {
-  return wall(config, 'containers by crun share the kernel of this machine', () =>
+  return wall(config, undefined, () =>
     openContainerDriver({
       ...ground,
+      ociRuntime: config.ociRuntime,
       mounterBinary: config.mounterBinary,
       agentBinary: config.agentBinary,
       systemDir: config.systemDir,

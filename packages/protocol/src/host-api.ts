@@ -17,12 +17,127 @@ export interface SandboxSpec {
   readonly diskGb: number
   /** Outlives the daemon when true (see `adopt`); otherwise freed by the next start. */
   readonly persistent: boolean
+  /** Its root is read from and saved as this workspace. */
+  readonly workspace?: WorkspaceHold
+  /** Its root starts from this workspace, which is not changed; together with `workspace` a fork of it. */
+  readonly base?: WorkspaceSource
+}
+
+/** A workspace that is ours to write. */
+export interface WorkspaceHold {
+  /** Names it in the object store: 32 lower-case hex digits, never used a second time. */
+  readonly storageId: string
+  /** Grows with every holder; who has a lower one than another has had is refused by the object store. */
+  readonly fence: number
+}
+
+/** A workspace to start from. */
+export interface WorkspaceSource {
+  readonly storageId: string
+  /** The newest when absent. */
+  readonly version?: number
+}
+
+/** One saved state of a workspace. */
+export interface WorkspaceVersion {
+  /** From 1 up, without gaps. */
+  readonly version: number
+  /** RFC 3339. */
+  readonly createdAt: string
+  readonly reason: 'sync' | 'fork' | 'restore'
+  /** All files as they are, and how many paths. */
+  readonly sizeBytes: number
+  readonly entryCount: number
+  /** What went to the object store for it. */
+  readonly uploadedBytes: number
+  readonly image: { readonly name: string; readonly digest: string }
+}
+
+export interface WorkspaceSaved {
+  readonly version: WorkspaceVersion
+  /** False when there was nothing new: `version` is the one of before. */
+  readonly changed: boolean
+  /** Device nodes, which are not kept. */
+  readonly skippedCount: number
+}
+
+export type WorkspaceEntryKind = 'directory' | 'file' | 'symlink' | 'fifo' | 'socket' | 'removed'
+
+/** One path that two versions have differently. `removed` as a kind: the version hides a path of the image. */
+export interface WorkspaceDifference {
+  /** UTF-8; bytes that are none are shown as U+FFFD. */
+  readonly path: string
+  readonly change: 'added' | 'changed' | 'removed'
+  readonly before?: WorkspacePathState
+  readonly after?: WorkspacePathState
+  /** Lines as `diff -u` shows them, for text files up to 1 MiB and only when asked for. */
+  readonly content?: string
+}
+
+export interface WorkspacePathState {
+  readonly kind: WorkspaceEntryKind
+  readonly sizeBytes: number
+  readonly mode: number
+}
+
+export interface WorkspaceDiff {
+  readonly differences: readonly WorkspaceDifference[]
+  /** There are more than were asked for. */
+  readonly truncated: boolean
+}
+
+/** Workspaces of this machine and in the object store. Everything here may reject with MagsError 'object_store_unavailable' (try again later) and 'workspace_damaged'. */
+export interface HostWorkspaces {
+  /** For people: where versions are stored. */
+  readonly store: string
+  /** Newest first. */
+  versions(storageId: string): Promise<readonly WorkspaceVersion[]>
+  /** `to` begins with what `from` has; nothing is copied. Undefined when `from` was never saved: then `to` is empty, too. */
+  fork(from: WorkspaceSource, to: WorkspaceHold): Promise<WorkspaceVersion | undefined>
+  /** A new version with the contents of an earlier one; nothing is copied. The workspace must not be in use. */
+  restore(hold: WorkspaceHold, version: number): Promise<WorkspaceVersion>
+  diff(storageId: string, options: { readonly from: number; readonly to: number; readonly content: boolean; readonly limit: number }): Promise<WorkspaceDiff>
+  /** Saves what a job left on this machine and could not be saved then. Undefined when there is nothing. The workspace must not be in use. */
+  saveLeft(hold: WorkspaceHold): Promise<WorkspaceSaved | undefined>
+  /** Workspaces of which this machine has changes that are not saved. */
+  left(): Promise<readonly string[]>
+  /** Everything of it, here and in the object store. The workspace must not be in use. */
+  remove(storageId: string): Promise<void>
+}
+
+/** Files of a running sandbox. Paths are absolute and looked up inside the sandbox, by its own rules: nothing there leads out. */
+export interface SandboxFiles {
+  /** Rejects with MagsError('not_found') naming the path. Links are followed. */
+  stat(path: string): Promise<SandboxFile>
+  /** In the order of their names; at most `limit`. */
+  list(path: string, limit: number): Promise<{ readonly entries: readonly SandboxFile[]; readonly truncated: boolean }>
+  read(path: string, range?: { readonly offset: number; readonly lengthBytes: number }): AsyncIterable<Uint8Array>
+  /** Parents are made. Replaces what is there once all is written; `mode` 0 to 0o7777, default 0o644 or that of the file replaced. */
+  write(path: string, content: AsyncIterable<Uint8Array>, options?: { readonly mode?: number }): Promise<void>
+  /** A folder only with `recursive`. */
+  remove(path: string, options: { readonly recursive: boolean }): Promise<void>
+}
+
+export interface SandboxFile {
+  readonly name: string
+  readonly type: 'directory' | 'file' | 'symlink' | 'fifo' | 'socket' | 'device'
+  readonly sizeBytes: number
+  readonly mode: number
+  /** RFC 3339. */
+  readonly modifiedAt: string
 }
 
 /** What runs in it first. */
 export interface ScriptSpec {
   readonly script: string
   readonly environment: Readonly<Record<string, string>>
+  /** Put into the sandbox before the script starts. */
+  readonly files?: readonly ScriptFile[]
+}
+
+export interface ScriptFile {
+  readonly path: string
+  readonly content: () => AsyncIterable<Uint8Array>
 }
 
 export type OutputSource = 'stdout' | 'stderr' | 'system'
@@ -56,8 +171,8 @@ export interface ExecRequest {
   readonly command: readonly string[]
   readonly environment?: Readonly<Record<string, string>>
   readonly cwd?: string
-  /** Whole standard input; absent means /dev/null. */
-  readonly stdin?: Uint8Array
+  /** Standard input, whole or as it comes; absent means /dev/null. */
+  readonly stdin?: Uint8Array | AsyncIterable<Uint8Array>
   readonly timeoutMs: number
 }
 
@@ -94,6 +209,12 @@ export interface RunningSandbox {
     onOutput: (source: 'stdout' | 'stderr', bytes: Uint8Array) => Promise<void> | void,
     abort?: AbortSignal,
   ): Promise<ScriptExit & { timedOut: boolean }>
+  readonly files: SandboxFiles
+  /**
+   * Saves its workspace as a new version, if anything changed; durable once settled. With `final` every process in the sandbox is ended before, and nothing can run in it afterwards.
+   * Rejects with MagsError 'object_store_unavailable' (the changes stay on this machine, try again), 'workspace_fenced' (somebody else has it now; never try again).
+   */
+  saveWorkspace(options: { readonly final: boolean }): Promise<WorkspaceSaved>
   /** Ends every process, frees everything lent; idempotent. */
   destroy(): Promise<void>
 }
@@ -117,6 +238,8 @@ export interface HostCapabilities {
   readonly vm: { readonly available: boolean; readonly detail: string }
   readonly container: { readonly available: boolean; readonly detail: string }
   readonly images: readonly string[]
+  /** Digest of each image, by name. */
+  readonly imageDigests: Readonly<Record<string, string>>
   readonly defaultImage: string
   readonly maxVcpus: number
   readonly maxMemoryMb: number
@@ -124,12 +247,14 @@ export interface HostCapabilities {
 }
 
 export interface HostApi {
+  readonly workspaces: HostWorkspaces
   capabilities(): HostCapabilities
   /**
    * Takes a machine. Rejects with the reason of `abort` when aborted while waiting, with MagsError 'sandbox_failed' and the driver's last words when none can be
-   * made within 30 s, 'not_available' for an isolation, image or size this host does not have.
+   * made within 30 s, 'not_available' for an isolation, image or size this host does not have. With a workspace also what reading it may reject with, and
+   * 'workspace_fenced'. `onProgress` hears what takes longer than a second, in words.
    */
-  acquire(spec: SandboxSpec, abort?: AbortSignal): Promise<SandboxLease>
+  acquire(spec: SandboxSpec, abort?: AbortSignal, onProgress?: (words: string) => void): Promise<SandboxLease>
   /**
    * Takes back a persistent sandbox that outlived the daemon. `resume` has the bytes of each stream already safe. Undefined when it is gone.
    * Everything not adopted by the time `settle` is called is freed.

@@ -1,5 +1,7 @@
 export * from './errors.ts'
 export * from './errors-document.ts'
 export { describeFault, environmentLimits } from './fields.ts'
+export * from './files.ts'
 export * from './host-api.ts'
 export * from './jobs.ts'
+export * from './workspaces.ts'

@@ -20,8 +20,8 @@ export const submitJobRequest = z
       .describe('Shell script, run by /bin/sh as root in /root; with type "url" its address.'),
     type: choice(['inline', 'url']).default('inline'),
     name: label().optional().describe('Default mags-job-<unix seconds>.'),
-    workspace_id: label().nullish().describe(notYet('Workspace')),
-    base_workspace_id: label().nullish().describe(notYet('Base workspace')),
+    workspace_id: label().nullish().describe('Workspace restored before and saved after the job; made when there is none. One job at a time.'),
+    base_workspace_id: label().nullish().describe('Workspace to start from, which is not changed; with workspace_id a fork of it.'),
     persistent: flag().default(false).describe('Keep the sandbox after the script.'),
     startup_command: text(64 * 1024, '64 KiB')
       .nullish()
@@ -31,12 +31,12 @@ export const submitJobRequest = z
       .array(z.string('must be a string').max(64, 'must be a file id'), 'must be a list of file ids')
       .max(1000, 'at most 1,000 files')
       .default([])
-      .describe(notYet('Uploaded files')),
+      .describe('Uploaded files, put into /root before the script starts.'),
     timeout: integer(1, 86_400 * 30)
       .nullish()
       .describe('Seconds the script may run; 300 unless persistent.'),
     no_sleep: flag().default(false).describe('Needs persistent.'),
-    disk_gb: integer(1, 1_000_000).optional().describe('Default 2.'),
+    disk_gb: integer(1, 1_000_000).optional().describe('Default 2, or what the workspace has; a larger one grows the workspace.'),
     vcpus: integer(1, 100_000).optional().describe('Default 1.'),
     memory_mb: integer(64, 100_000_000).optional().describe('Default 512.'),
     image: text(200).optional().describe('Default: the image of the server.'),
@@ -78,6 +78,12 @@ export const jobStatusAnswer = z.object({
   started_at: z.string().nullable(),
   completed_at: z.string().nullable(),
   workspace_id: z.string().nullable(),
+  base_workspace_id: z.string().nullable(),
+  workspace_version: z.number().nullable().describe('The newest version the job began with or saved.'),
+  synced_at: z.string().nullable().describe('When its workspace was last known to be in the object store.'),
+  workspace_unsaved_since: z.string().nullable().describe('When saving its workspace began to fail; null while all is well.'),
+  workspace_size_bytes: z.number().nullable(),
+  workspace_bytes_uploaded: z.number().nullable().describe('In all saves of this job.'),
   image: z.string(),
   isolation: z.enum(['kvm', 'emulated-vm', 'container']).nullable().describe('The wall it got; null until a sandbox was taken.'),
   vcpus: z.number(),
@@ -110,7 +116,9 @@ export const listJobsQuery = z.strictObject({
 export const listJobsAnswer = z.object({ jobs: z.array(jobSummary), total: z.number(), page: z.number(), page_size: z.number() })
 export type ListJobsAnswer = z.output<typeof listJobsAnswer>
 
-export const jobParams = z.object({ id: z.string().describe('The request id, or the name of a job.') })
+export const jobParams = z.object({
+  id: z.string().describe('The request id, or the name or workspace of a job: the newest that is not over, else the newest.'),
+})
 
 export const updateJobRequest = z.strictObject({
   startup_command: text(64 * 1024, '64 KiB')

@@ -1,12 +1,16 @@
 export { type ConfigOptions, defaultApiUrl, isLoopback, type ResolvedConfig, resolveConfig } from './config/resolve-config.ts'
 export { connectionErrorFrom, MagsApiError, MagsConnectionError, MagsProtocolError } from './errors.ts'
+export type { OnProgress } from './files/local-file.ts'
+export type { CopyOptions, ListFilesOptions, ReadOptions, WriteOptions } from './files/sandbox-files.ts'
+export type { UploadManyOptions, UploadOptions, UploadSource } from './files/uploads.ts'
+export type { Bytes } from './http/content.ts'
 export { fetchTransport, type Transport, type TransportRequest, type TransportResponse } from './http/transport.ts'
 export { wait } from './http/wait.ts'
 export type { ExecEvent, ExecOptions } from './jobs/exec.ts'
 export type { FollowedRow, FollowOptions, JobEvent } from './jobs/follow-events.ts'
 export type { LogsOptions } from './jobs/logs.ts'
-export type { RunOptions, RunResult } from './jobs/run.ts'
-export type { CallOptions, ListOptions, UpdateOptions } from './jobs/status.ts'
+export type { NewOptions, RunOptions, RunResult } from './jobs/run.ts'
+export type { CallOptions, ListOptions, PageOptions, UpdateOptions } from './jobs/status.ts'
 export { Mags, type MagsOptions } from './mags.ts'
 export type {
   DoneWire,
@@ -18,8 +22,23 @@ export type {
   LogRowWire,
   LogsWire,
   PoolStatusWire,
+  RestoreWorkspaceWire,
+  SandboxFileListWire,
+  SandboxFileWire,
   StatusWire,
   SubmitWire,
+  SyncWire,
+  UploadedFileListWire,
+  UploadedFileStatusWire,
+  UploadedFileWire,
+  WorkspaceDifferenceWire,
+  WorkspaceDiffWire,
+  WorkspaceListWire,
+  WorkspacePathStateWire,
+  WorkspaceVersionListWire,
+  WorkspaceVersionWire,
+  WorkspaceWire,
 } from './wire/answers.ts'
 export { logRowBytes } from './wire/log-row-bytes.ts'
 export type { Answer } from './wire/names.ts'
+export type { DiffOptions, ForkOptions } from './workspaces/workspaces.ts'

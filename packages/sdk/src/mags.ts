@@ -1,14 +1,72 @@
 import { resolveConfig } from './config/resolve-config.ts'
+import {
+  type CopyOptions,
+  copyIn,
+  copyOut,
+  deleteFile,
+  type ListFilesOptions,
+  listFiles,
+  type ReadOptions,
+  readArchive,
+  readFile,
+  streamFile,
+  type WriteOptions,
+  writeArchive,
+  writeFile,
+} from './files/sandbox-files.ts'
+import {
+  deleteUploadedFile,
+  fetchUploadedFile,
+  listUploadedFiles,
+  type UploadManyOptions,
+  type UploadOptions,
+  type UploadSource,
+  uploadFile,
+  uploadFiles,
+} from './files/uploads.ts'
 import { fetchHealth, fetchPoolStatus } from './host/pool.ts'
+import type { Bytes } from './http/content.ts'
 import { Requester } from './http/requester.ts'
 import { fetchTransport, type Transport } from './http/transport.ts'
 import { type ExecEvent, type ExecOptions, execCommand, execStream } from './jobs/exec.ts'
 import { type FollowedRow, type FollowOptions, followEvents, followLogs, type JobEvent } from './jobs/follow-events.ts'
 import { fetchLogs, type LogsOptions } from './jobs/logs.ts'
-import { type RunOptions, type RunResult, runAndWait, submitJob } from './jobs/run.ts'
-import { type CallOptions, fetchStatus, findJob, type ListOptions, listJobs, stopJob, type UpdateOptions, updateJob } from './jobs/status.ts'
-import type { DoneWire, ExecWire, HealthWire, JobListWire, LogsWire, PoolStatusWire, StatusWire, SubmitWire } from './wire/answers.ts'
+import { type NewOptions, newJob, type RunOptions, type RunResult, runAndWait, submitJob } from './jobs/run.ts'
+import { type CallOptions, fetchStatus, findJob, type ListOptions, listJobs, type PageOptions, stopJob, type UpdateOptions, updateJob } from './jobs/status.ts'
+import type {
+  DoneWire,
+  ExecWire,
+  HealthWire,
+  JobListWire,
+  LogsWire,
+  PoolStatusWire,
+  RestoreWorkspaceWire,
+  SandboxFileListWire,
+  StatusWire,
+  SubmitWire,
+  SyncWire,
+  UploadedFileListWire,
+  UploadedFileStatusWire,
+  UploadedFileWire,
+  WorkspaceDiffWire,
+  WorkspaceListWire,
+  WorkspaceVersionListWire,
+  WorkspaceWire,
+} from './wire/answers.ts'
 import type { Answer } from './wire/names.ts'
+import {
+  type DiffOptions,
+  deleteWorkspace,
+  diffWorkspace,
+  type ForkOptions,
+  fetchWorkspace,
+  fetchWorkspaceVersions,
+  forkWorkspace,
+  listWorkspaces,
+  resizeWorkspace,
+  restoreWorkspace,
+  syncJob,
+} from './workspaces/workspaces.ts'
 
 export interface MagsOptions {
   /** Default: MAGS_API_TOKEN, MAGS_TOKEN, `~/.mags/config.json`. null: none. */
@@ -58,6 +116,11 @@ export class Mags {
     return await runAndWait(this.#requester, script, options)
   }
 
+  /** A persistent sandbox on the workspace `name`, for `exec` and the like; the job has that name too. */
+  async new(name: string, options?: NewOptions): Promise<Answer<SubmitWire>> {
+    return await newJob(this.#requester, name, options)
+  }
+
   /** Runs one command in a job's sandbox. */
   async exec(id: string, command: string, options?: ExecOptions): Promise<Answer<ExecWire>> {
     return await execCommand(this.#requester, id, command, options)
@@ -104,6 +167,113 @@ export class Mags {
 
   async updateJob(id: string, options: UpdateOptions): Promise<Answer<DoneWire>> {
     return await updateJob(this.#requester, id, options)
+  }
+
+  /** Saves the workspace of a running job now; resolves when it is durable. Jobs are also saved by themselves, at the end at the latest. */
+  async sync(id: string, options?: CallOptions): Promise<Answer<SyncWire>> {
+    return await syncJob(this.#requester, id, options)
+  }
+
+  /** Uploads a file, by its path or as content; `fileIds: [fileId]` of a submit puts it into `/root`. At most 100 MB. */
+  async uploadFile(source: UploadSource, options?: UploadOptions): Promise<Answer<UploadedFileWire>> {
+    return await uploadFile(this.#requester, source, options)
+  }
+
+  /** Uploads several, all or none. */
+  async uploadFiles(sources: readonly UploadSource[], options?: UploadManyOptions): Promise<Answer<UploadedFileWire>[]> {
+    return await uploadFiles(this.#requester, sources, options)
+  }
+
+  async listUploadedFiles(options?: PageOptions): Promise<Answer<UploadedFileListWire>> {
+    return await listUploadedFiles(this.#requester, options)
+  }
+
+  async getUploadedFile(fileId: string, options?: CallOptions): Promise<Answer<UploadedFileStatusWire>> {
+    return await fetchUploadedFile(this.#requester, fileId, options)
+  }
+
+  async deleteUploadedFile(fileId: string, options?: CallOptions): Promise<void> {
+    await deleteUploadedFile(this.#requester, fileId, options)
+  }
+
+  /** A file of a sandbox, whole, in memory. */
+  async readFile(id: string, path: string, options?: ReadOptions): Promise<Buffer> {
+    return await readFile(this.#requester, id, path, options)
+  }
+
+  /** The same as it comes. */
+  streamFile(id: string, path: string, options?: ReadOptions): AsyncGenerator<Uint8Array> {
+    return streamFile(this.#requester, id, path, options)
+  }
+
+  /** Writes a file of a sandbox; folders above it are made, and what was there stays until all has arrived. */
+  async writeFile(id: string, path: string, content: Bytes, options?: WriteOptions): Promise<void> {
+    await writeFile(this.#requester, id, path, content, options)
+  }
+
+  /** A file of this machine into a sandbox, read as it goes out. */
+  async copyIn(id: string, localPath: string, path: string, options?: CopyOptions & WriteOptions): Promise<void> {
+    await copyIn(this.#requester, id, localPath, path, options)
+  }
+
+  /** A file of a sandbox to this machine, written as it comes. */
+  async copyOut(id: string, path: string, localPath: string, options?: CopyOptions): Promise<void> {
+    await copyOut(this.#requester, id, path, localPath, options)
+  }
+
+  async listFiles(id: string, path: string, options?: ListFilesOptions): Promise<Answer<SandboxFileListWire>> {
+    return await listFiles(this.#requester, id, path, options)
+  }
+
+  async deleteFile(id: string, path: string, options?: CallOptions & { recursive?: boolean | undefined }): Promise<void> {
+    await deleteFile(this.#requester, id, path, options)
+  }
+
+  /** A folder of a sandbox as a tar archive, whose names are the sandbox's: judge them before unpacking. */
+  readArchive(id: string, path: string, options?: CallOptions): AsyncGenerator<Uint8Array> {
+    return readArchive(this.#requester, id, path, options)
+  }
+
+  /** Unpacks a tar archive in a folder of a sandbox. */
+  async writeArchive(id: string, path: string, tar: Bytes, options?: CallOptions): Promise<void> {
+    await writeArchive(this.#requester, id, path, tar, options)
+  }
+
+  async listWorkspaces(options?: PageOptions): Promise<Answer<WorkspaceListWire>> {
+    return await listWorkspaces(this.#requester, options)
+  }
+
+  async getWorkspace(id: string, options?: CallOptions): Promise<Answer<WorkspaceWire>> {
+    return await fetchWorkspace(this.#requester, id, options)
+  }
+
+  /** With all its versions. Refused while a job has it. */
+  async deleteWorkspace(id: string, options?: CallOptions): Promise<Answer<DoneWire>> {
+    return await deleteWorkspace(this.#requester, id, options)
+  }
+
+  /** The workspace `newId` begins as `id` (or its `version`) is; nothing is copied. */
+  async forkWorkspace(id: string, newId: string, options?: ForkOptions): Promise<Answer<WorkspaceWire>> {
+    return await forkWorkspace(this.#requester, id, newId, options)
+  }
+
+  /** Newest first. */
+  async workspaceVersions(id: string, options?: PageOptions): Promise<Answer<WorkspaceVersionListWire>> {
+    return await fetchWorkspaceVersions(this.#requester, id, options)
+  }
+
+  /** A new version with the contents of an earlier one. */
+  async restoreWorkspace(id: string, version: number, options?: CallOptions): Promise<Answer<RestoreWorkspaceWire>> {
+    return await restoreWorkspace(this.#requester, id, version, options)
+  }
+
+  async diffWorkspace(id: string, options?: DiffOptions): Promise<Answer<WorkspaceDiffWire>> {
+    return await diffWorkspace(this.#requester, id, options)
+  }
+
+  /** A disk can only grow; jobs have the new size from their next start. */
+  async resizeWorkspace(id: string, diskGb: number, options?: CallOptions): Promise<Answer<WorkspaceWire>> {
+    return await resizeWorkspace(this.#requester, id, diskGb, options)
   }
 
   async poolStatus(options?: CallOptions): Promise<Answer<PoolStatusWire>> {

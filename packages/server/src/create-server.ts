@@ -2,6 +2,9 @@ import { mkdir } from 'node:fs/promises'
 import type { HostApi } from '@mags/protocol'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
+import { FileFolder } from './files/file-folder.ts'
+import { FileStore } from './files/store.ts'
+import { UploadedFiles } from './files/uploaded-files.ts'
 import { createMetrics } from './health/metrics.ts'
 import { buildApp } from './http/build-app.ts'
 import { Dispatcher } from './jobs/dispatcher.ts'
@@ -14,6 +17,11 @@ import { GroupCommit } from './state/group-commit.ts'
 import { timestamp } from './state/timestamp.ts'
 import { TokenStore } from './tokens/store.ts'
 import { Tokens } from './tokens/tokens.ts'
+import { LeftSaver } from './workspaces/save-left.ts'
+import { WorkspaceStore } from './workspaces/store.ts'
+import { tendWorkspaces } from './workspaces/tend-workspaces.ts'
+import { realTimers, type Timers } from './workspaces/timers.ts'
+import { Turns } from './workspaces/turns.ts'
 
 const hourMs = 3600 * 1000
 const dayMs = 24 * hourMs
@@ -32,6 +40,12 @@ export interface ServerLimits {
   readonly stopGraceMs?: number
   /** The same after a timeout. Default 5,000. */
   readonly timeoutGraceMs?: number
+  /** Between two saves of a running job's workspace. Default 30,000. */
+  readonly syncIntervalMs?: number
+  /** How long the end of a job waits for its workspace to be saved, while the object store does not answer. Default 120,000. */
+  readonly saveWaitMs?: number
+  /** The same after a stop, and when the server ends. Default 10,000. */
+  readonly stopSaveWaitMs?: number
 }
 
 export interface ServerDeps {
@@ -39,6 +53,8 @@ export interface ServerDeps {
   readonly host: HostApi
   /** Folder of the jobs' log files; made when missing. */
   readonly logsDir: string
+  /** Folder of uploaded files; made when missing. Nothing else may be in it. */
+  readonly filesDir: string
   readonly logger: Logger
   readonly version: string
   /** Where clients reach this server, such as `http://127.0.0.1:7070`. */
@@ -48,6 +64,8 @@ export interface ServerDeps {
   readonly limits?: ServerLimits
   /** Wall clock in ms since 1970; default `Date.now`. Durations and timers never use it. */
   readonly clock?: () => number
+  /** Waits and chance of what saves workspaces; default the real ones. */
+  readonly timers?: Timers
 }
 
 export interface MagsTokens {
@@ -72,7 +90,7 @@ export interface MagsServer {
 
 /** Opens the database (migrations included) and builds the server; nothing runs until `start`. */
 export async function createServer(deps: ServerDeps): Promise<MagsServer> {
-  const { host, logger, clock = Date.now, limits = {} } = deps
+  const { host, logger, clock = Date.now, timers = realTimers, limits = {} } = deps
   await using undo = new AsyncDisposableStack()
   await mkdir(deps.logsDir, { recursive: true, mode: 0o700 })
   const database = await openDatabase(deps.database)
@@ -83,13 +101,33 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
   const tokens = new Tokens({ store: new TokenStore(database), clock, logger })
   const logs = new LogStore({ directory: deps.logsDir, maxBytes: limits.maxLogBytes ?? 64 * 1024 * 1024, clock })
   const metrics = createMetrics(host)
-  const runDeps = { store, host, logs, clock, logger, metrics, stopGraceMs: limits.stopGraceMs ?? 2000, timeoutGraceMs: limits.timeoutGraceMs ?? 5000 }
+  const workspaces = new WorkspaceStore(database, commits)
+  const turns = new Turns()
+  const left = new LeftSaver({ workspaces, host, turns, timers, clock, logger, metrics })
+  const saving = {
+    ...{ workspaces, turns, left, timers, clock, logger, metrics },
+    syncIntervalMs: limits.syncIntervalMs ?? 30_000,
+    saveWaitMs: limits.saveWaitMs ?? 120_000,
+    stopSaveWaitMs: limits.stopSaveWaitMs ?? 10_000,
+  }
+  const folder = new FileFolder(deps.filesDir)
+  await folder.prepare()
+  const files = new UploadedFiles({ store: new FileStore(database, commits), folder, clock })
+  const runDeps = {
+    ...{ store, host, logs, files, clock, logger, metrics, saving },
+    stopGraceMs: limits.stopGraceMs ?? 2000,
+    timeoutGraceMs: limits.timeoutGraceMs ?? 5000,
+  }
   const dispatcher = new Dispatcher({ ...runDeps, maxPendingJobs: limits.maxPendingJobs ?? 2000 })
   metrics.watchJobs(() => ({ pending: dispatcher.pending, running: dispatcher.running }))
   const shutdown = new AbortController()
   const app = await buildApp({
     ...runDeps,
     idempotency,
+    uploads: files,
+    workspaces,
+    turns,
+    left,
     commits,
     dispatcher,
     tokens,
@@ -99,12 +137,29 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
     publicUrl: deps.publicUrl,
     requestTimeoutMs: limits.requestTimeoutMs ?? 30_000,
   })
+  let tending: Promise<void> = Promise.resolve()
+  const closing = new AbortController()
+  const tend = (ended?: readonly string[]) => {
+    tending = tending.then(() => tendWorkspaces({ workspaces, host, turns, left, clock, logger, closing: closing.signal }, ended))
+  }
+  undo.defer(async () => {
+    closing.abort()
+    const ended = new AbortController()
+    // What is not saved then is found by the next start.
+    await Promise.race([Promise.all([left.close(), tending]), timers.wait(saving.stopSaveWaitMs, ended.signal).catch(() => undefined)])
+    ended.abort()
+  })
   undo.defer(() => dispatcher.close())
   undo.defer(() => app.close())
   undo.defer(() => shutdown.abort())
   const purge = () =>
     void idempotency.purge(timestamp(clock() - dayMs)).catch((error: unknown) => logger.warn({ err: error }, 'old Idempotency-Keys could not be deleted'))
-  const purging = setInterval(purge, hourMs)
+  const sweepFiles = () => void files.sweep().catch((error: unknown) => logger.warn({ err: error }, 'old uploaded files could not be deleted'))
+  const purging = setInterval(() => {
+    purge()
+    sweepFiles()
+    tend()
+  }, hourMs)
   undo.defer(() => clearInterval(purging))
   await app.ready()
 
@@ -114,7 +169,7 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
     draining ??= dispatcher.drain(limits.drainGraceMs ?? 10_000, stoppedWhileRunning)
     return draining
   }
-  let closing: Promise<void> | undefined
+  let closed: Promise<void> | undefined
   return {
     app,
     tokens: {
@@ -123,14 +178,18 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
       count: () => tokens.count(),
     },
     start: async () => {
-      await recoverJobs({ store, host, dispatcher, clock, logger })
+      await workspaces.releaseStale()
+      const ended = await recoverJobs({ store, host, dispatcher, clock, logger })
       dispatcher.start()
+      // In the background: an object store that does not answer must not keep jobs from running.
+      tend(ended)
+      sweepFiles()
       purge()
     },
     drain,
     close: () => {
-      closing ??= drain().then(() => kept.disposeAsync())
-      return closing
+      closed ??= drain().then(() => kept.disposeAsync())
+      return closed
     },
   }
 }

@@ -19,3 +19,8 @@ export function environmentEntry(env: Readonly<Record<string, string | undefined
     return { ...earlier, [name]: value }
   }
 }
+
+/** For a flag that may be given several times. */
+export function repeatable(text: string, earlier: readonly string[] = []): string[] {
+  return [...earlier, text]
+}

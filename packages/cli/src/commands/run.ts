@@ -2,7 +2,8 @@ import type { RunOptions } from '@mags/sdk'
 import { Command, Option } from 'commander'
 import type { Cli, CommandDefinition } from '../cli.ts'
 import { notAvailableYet, usageError } from '../exit/cli-error.ts'
-import { environmentEntry, wholeNumber } from './flag-values.ts'
+import { parseName } from '../workspaces/version-reference.ts'
+import { environmentEntry, repeatable, wholeNumber } from './flag-values.ts'
 
 interface RunFlags {
   readonly persistent?: boolean
@@ -23,7 +24,8 @@ interface RunFlags {
   readonly json?: boolean
   readonly workspace?: string
   readonly base?: string
-  readonly file?: string[]
+  readonly file?: readonly string[]
+  readonly ephemeral?: boolean
   readonly url?: boolean
 }
 
@@ -35,7 +37,10 @@ export const runCommand: CommandDefinition = (cli, done) =>
     )
     .argument('[script...]', 'shell script; several words are joined by spaces')
     .option('-p, --persistent', 'keep the sandbox; print its id and return once the script runs')
-    .option('-e, --ephemeral', 'without a workspace (what it is today)')
+    .option('-w, --workspace <name>', 'restored before and saved after; made when there is none', parseName)
+    .option('--base <workspace>', 'begin as this workspace is, which is not changed; with -w a fork of it', parseName)
+    .option('-e, --ephemeral', 'keep nothing, which is also what it does without -w')
+    .option('-f, --file <path>', 'upload a file and put it into /root, repeatable', repeatable)
     .option('-t, --timeout <seconds>', 'end the script after this long (300; none with -p)', wholeNumber(1))
     .option('-n, --name <name>', 'name of the job')
     .option('--env <NAME=VALUE>', 'environment variable, repeatable; NAME alone passes yours on', environmentEntry(cli.env))
@@ -51,12 +56,10 @@ export const runCommand: CommandDefinition = (cli, done) =>
     .option('--script-url <address>', 'let the server fetch the script')
     .option('--detach', 'print the id and return at once')
     .option('--json', "print the job's status as JSON at the end, with its log")
-    .addOption(new Option('-w, --workspace <name>').hideHelp())
-    .addOption(new Option('--base <workspace>').hideHelp())
-    .addOption(new Option('-f, --file <path...>').hideHelp())
     .addOption(new Option('--url').hideHelp())
     .action(async (words: string[], flags: RunFlags) => {
-      refuseLaterFlags(flags)
+      if (flags.url) throw notAvailableYet('--url')
+      if (flags.ephemeral && flags.workspace !== undefined) throw usageError('--ephemeral keeps nothing and --workspace keeps everything: give one of them.')
       if (!flags.sleep && !flags.persistent) throw usageError('--no-sleep needs --persistent: another sandbox ends with its script.')
       done(await start(cli, words, flags))
     })
@@ -64,6 +67,8 @@ export const runCommand: CommandDefinition = (cli, done) =>
 async function start(cli: Cli, words: readonly string[], flags: RunFlags): Promise<number> {
   const { readScript } = await import('../run/read-script.ts')
   const { runJob } = await import('../run/run-job.ts')
+  const files = flags.file ?? []
+  if (files.length > 0) (await import('../run/check-files.ts')).checkFiles(files)
   const { script, type } = await readScript(cli, { words, file: flags.scriptFile, url: flags.scriptUrl })
   const options: RunOptions = {
     type,
@@ -77,15 +82,10 @@ async function start(cli: Cli, words: readonly string[], flags: RunFlags): Promi
     isolation: flags.isolation,
     vcpus: flags.vcpus,
     memoryMb: flags.memory,
+    workspaceId: flags.workspace,
+    baseWorkspaceId: flags.base,
     diskGb: flags.disk,
     noSleep: flags.sleep ? undefined : true,
   }
-  return await runJob(cli, { script, options, detach: flags.detach === true })
-}
-
-function refuseLaterFlags(flags: RunFlags): void {
-  if (flags.workspace !== undefined) throw notAvailableYet('-w/--workspace')
-  if (flags.base !== undefined) throw notAvailableYet('--base')
-  if (flags.file !== undefined) throw notAvailableYet('-f/--file (to upload a file; --script-file reads the script from one)')
-  if (flags.url) throw notAvailableYet('--url')
+  return await runJob(cli, { script, options, files, detach: flags.detach === true })
 }

@@ -3,6 +3,7 @@ import { Command } from 'commander'
 import type { CommandDefinition } from '../cli.ts'
 import { milliseconds } from '../run/where-it-ran.ts'
 import { openSession } from '../server/session.ts'
+import { formatBytes } from '../terminal/format-bytes.ts'
 import { printable } from '../terminal/output.ts'
 
 export const statusCommand: CommandDefinition = (cli, done) =>
@@ -36,10 +37,21 @@ export function describeStatus(status: StatusWire): string {
     ['url', status.url],
     ['sandbox', status.vm_id == null ? null : `${status.isolation} ${status.vm_id}`],
     ['image', status.image],
+    ['workspace', describeWorkspaceOf(status)],
+    ['base', status.base_workspace_id],
+    ['saved', status.workspace_unsaved_since == null ? status.synced_at : `not saved since ${status.workspace_unsaved_since}`],
     ['started', status.started_at],
     ['completed', status.completed_at],
     ['start', status.start_duration_ms == null ? null : `${milliseconds(status.start_duration_ms)}${parts.length === 0 ? '' : ` (${parts.join(', ')})`}`],
     ['script', status.script_duration_ms == null ? null : milliseconds(status.script_duration_ms)],
   ]
   return rows.flatMap(([name, value]) => (value == null ? [] : [`${`${name}:`.padEnd(12)}${printable(value)}\n`])).join('')
+}
+
+/** Such as `proj@4 (326 MB, 12.3 MB uploaded)`. */
+function describeWorkspaceOf(status: StatusWire): string | null {
+  const { workspace_id: name, workspace_version: version, workspace_size_bytes: sizeBytes, workspace_bytes_uploaded: uploadedBytes } = status
+  if (name == null) return null
+  const sizes = [...(sizeBytes == null ? [] : [formatBytes(sizeBytes)]), ...(uploadedBytes == null ? [] : [`${formatBytes(uploadedBytes)} uploaded`])]
+  return `${version == null || version === 0 ? name : `${name}@${version}`}${sizes.length === 0 ? '' : ` (${sizes.join(', ')})`}`
 }

@@ -1,4 +1,4 @@
-import { connect } from 'node:net'
+import { connect, type Socket } from 'node:net'
 import { fetchTransport, isLoopback, type Transport, type TransportRequest } from '@mags/sdk'
 import { readResponse } from './read-response.ts'
 
@@ -15,22 +15,69 @@ export const loopbackTransport: Transport = async (request) => {
   const onAbort = () => socket.destroy(request.signal.reason)
   request.signal.addEventListener('abort', onAbort, { once: true })
   socket.once('close', () => request.signal.removeEventListener('abort', onAbort))
-  socket.write(requestBytes(request))
+  const { body } = request
+  const answered = new AbortController()
   try {
+    if (body === undefined || typeof body === 'string') socket.write(requestBytes(request, body))
+    else {
+      const chunked = !('content-length' in request.headers)
+      // Without `connection: close`: a server that hangs up before it has read all resets the connection (RFC 1122, 4.2.2.13), and its answer may be lost.
+      socket.write(headBytes(request, chunked ? ['transfer-encoding: chunked'] : []))
+      // A server may refuse before all is sent; so the answer is read meanwhile, and the rest of the body then stays here.
+      sendParts(socket, body, chunked, answered.signal).catch((error: unknown) => socket.destroy(asError(error)))
+    }
     return await readResponse(socket)
   } catch (error) {
     socket.destroy()
     throw error
+  } finally {
+    answered.abort()
   }
 }
 
-function requestBytes({ method, url, headers, body }: TransportRequest): Buffer {
+async function sendParts(socket: Socket, parts: AsyncIterable<Uint8Array>, chunked: boolean, answered: AbortSignal): Promise<void> {
+  for await (const part of parts) {
+    if (answered.aborted || socket.destroyed) return
+    if (part.length === 0) continue
+    if (chunked) socket.write(`${part.length.toString(16)}\r\n`, 'latin1')
+    const room = socket.write(part)
+    if (chunked) socket.write('\r\n', 'latin1')
+    if (!room && !answered.aborted) await roomToWrite(socket, answered)
+  }
+  if (chunked && !answered.aborted) socket.write('0\r\n\r\n', 'latin1')
+}
+
+/** Settles when there is room again, or no need of it any more. */
+function roomToWrite(socket: Socket, answered: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      socket.off('drain', done)
+      socket.off('close', done)
+      answered.removeEventListener('abort', done)
+      resolve()
+    }
+    socket.on('drain', done)
+    socket.on('close', done)
+    answered.addEventListener('abort', done)
+    if (answered.aborted || socket.destroyed) done()
+  })
+}
+
+function requestBytes(request: TransportRequest, body: string | undefined): Buffer {
   const content = Buffer.from(body ?? '', 'utf8')
-  const lines = [`${method} ${url.pathname}${url.search} HTTP/1.1`, `host: ${url.host}`, 'connection: close']
+  const length = body !== undefined || request.method !== 'GET' ? [`content-length: ${content.length}`] : []
+  return Buffer.concat([headBytes(request, ['connection: close', ...length]), content])
+}
+
+function headBytes({ method, url, headers }: TransportRequest, more: readonly string[]): Buffer {
+  const lines = [`${method} ${url.pathname}${url.search} HTTP/1.1`, `host: ${url.host}`, ...more]
   for (const [name, value] of Object.entries(headers)) {
     if (/[\r\n\0]/.test(name + value)) throw new TypeError(`The value of the header ${name} must be one line.`)
     lines.push(`${name}: ${value}`)
   }
-  if (body !== undefined || method !== 'GET') lines.push(`content-length: ${content.length}`)
-  return Buffer.concat([Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1'), content])
+  return Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1')
+}
+
+function asError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown))
 }

@@ -1,16 +1,19 @@
 import { closeSync, openSync, readSync } from 'node:fs'
-import type { FollowedRow, Mags, RunOptions } from '@mags/sdk'
+import { type FollowedRow, type Mags, MagsApiError, type RunOptions } from '@mags/sdk'
 import type { Cli } from '../cli.ts'
 import { exitCodes } from '../exit/cli-error.ts'
 import { openSession } from '../server/session.ts'
 import { awaitRunning } from './await-running.ts'
 import { followJob } from './follow-job.ts'
+import { saySaved } from './say-saved.ts'
 import { describeWhere, sayWhereItRan } from './where-it-ran.ts'
 import { writeRow } from './write-row.ts'
 
 export interface RunRequest {
   readonly script: string
   readonly options: RunOptions
+  /** Files of this machine that go along. */
+  readonly files: readonly string[]
   readonly detach: boolean
 }
 
@@ -18,7 +21,7 @@ export interface RunRequest {
 export async function runJob(cli: Cli, request: RunRequest): Promise<number> {
   const { output } = cli
   const options = { ...request.options, idempotencyKey: newKey() }
-  const { mags, first: job } = await openSession(cli, (client) => client.run(request.script, options))
+  const { mags, first: job } = await openSession(cli, (client) => submit(cli, client, request, options))
   for (const warning of job.warnings ?? []) await output.note(`warning: ${warning}`)
   if (request.detach) {
     await (output.json ? output.data(job) : output.out(`${job.requestId}\n`))
@@ -28,7 +31,22 @@ export async function runJob(cli: Cli, request: RunRequest): Promise<number> {
   if (output.json) return await collect(cli, mags, job.requestId)
   const exitCode = await followJob(cli, mags, job.requestId, (row) => writeRow(output, row))
   await sayWhereItRan(cli, mags, job.requestId)
+  if (options.workspaceId !== undefined) await saySaved(cli, mags, job.requestId)
   return exitCode
+}
+
+async function submit(cli: Cli, mags: Mags, { script, files }: RunRequest, options: RunOptions) {
+  if (files.length === 0) return await mags.run(script, options)
+  const { uploadPaths } = await import('./upload-files.ts')
+  const uploaded = await uploadPaths(cli, mags, files)
+  const fileIds = uploaded.map((file) => file.file_id)
+  try {
+    return await mags.run(script, { ...options, fileIds })
+  } catch (error) {
+    // Refused: nobody will ever ask for them.
+    if (error instanceof MagsApiError) await Promise.allSettled(fileIds.map((id) => mags.deleteUploadedFile(id)))
+    throw error
+  }
 }
 
 /** Unique, not secret. Without the platform's cryptography: loading it takes longer than the server takes to answer. */

@@ -2,6 +2,10 @@ import { once } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { LogRowWire } from '@mags/sdk'
+import { FakeFiles } from './fake-files.ts'
+import { FakeUploads } from './fake-uploads.ts'
+import { answerWorkspaces } from './fake-workspaces.ts'
+import { sendJson } from './send-json.ts'
 
 /** How a submitted script behaves. */
 export interface FakeScript {
@@ -28,13 +32,18 @@ export interface SeenRequest {
   readonly path: string
   readonly query: URLSearchParams
   readonly headers: IncomingMessage['headers']
+  /** The body, where it is JSON. */
   readonly body: Readonly<Record<string, unknown>>
+  readonly bytes: Buffer
 }
 
 /** A Mags server for tests of its clients, written from the contract: jobs whose scripts are only looked up, never run. */
 export class FakeServer {
   readonly scripts: Readonly<Record<string, FakeScript>>
   readonly requests: SeenRequest[] = []
+  readonly uploads = new FakeUploads()
+  /** Of every job: it is one sandbox for all. */
+  readonly files = new FakeFiles()
   readonly token = 'the-token'
   /** When set, it may answer instead; true: it has. */
   intercept: ((request: SeenRequest, response: ServerResponse) => boolean) | undefined
@@ -72,16 +81,20 @@ export class FakeServer {
     const parts: Buffer[] = []
     for await (const part of incoming) parts.push(part as Buffer)
     const url = new URL(incoming.url ?? '/', 'http://fake')
-    const text = Buffer.concat(parts).toString('utf8')
+    const bytes = Buffer.concat(parts)
     const path = url.pathname.replace(/^\/api\/v1/, '')
-    const body = text === '' ? {} : (JSON.parse(text) as Record<string, unknown>)
-    const request: SeenRequest = { method: incoming.method ?? '', path, query: url.searchParams, headers: incoming.headers, body }
+    const isJson = incoming.headers['content-type'] === 'application/json'
+    const body = isJson ? (JSON.parse(bytes.toString('utf8')) as Record<string, unknown>) : {}
+    const request: SeenRequest = { method: incoming.method ?? '', path, query: url.searchParams, headers: incoming.headers, body, bytes }
     this.requests.push(request)
     if (this.intercept?.(request, response)) return
     if (path === '/health') sendJson(response, 200, { status: 'ok', version: '0', isolation: 'container' })
     else if (request.headers.authorization !== `Bearer ${this.token}`) sendJson(response, 401, { error: 'The token is not known.', code: 'unauthorized' })
     else if (path === '/mags-jobs/pool-status') sendJson(response, 200, poolStatus)
     else if (path === '/mags-jobs') this.#jobsRoute(request, response)
+    else if (path.startsWith('/mags-files')) this.uploads.answer(request, response)
+    else if (path.startsWith('/mags-workspaces')) answerWorkspaces(request, response)
+    else if (/^\/mags-jobs\/[^/]+\/files/.test(path)) this.files.answer(request, response)
     else this.#jobRoute(request, response)
   }
 
@@ -111,7 +124,9 @@ export class FakeServer {
       job.ended ??= { status: 'stopped', exit_code: null }
       sendJson(response, 200, { success: true, message: 'Job stopped' })
       for (const follower of job.followers) follower.end(eventText('end', job.ended))
-    } else sendJson(response, 404, { error: 'no such route', code: 'not_found' })
+    } else if (verb === 'sync')
+      sendJson(response, 200, { success: true, workspace_id: job.name, version: 5, bytes_uploaded: job.script.rows === undefined ? 0 : 1_230_000 })
+    else sendJson(response, 404, { error: 'no such route', code: 'not_found' })
   }
 }
 
@@ -174,10 +189,7 @@ const poolStatus = {
   last_failure: null,
 }
 
-export function sendJson(response: ServerResponse, status: number, body: unknown, headers: Readonly<Record<string, string>> = {}): void {
-  response.writeHead(status, { 'content-type': 'application/json', ...headers })
-  response.end(JSON.stringify(body))
-}
+export { sendJson }
 
 /** One server-sent event as text. */
 export function eventText(event: string, data: unknown, id?: string): string {

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { mkdirSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { type BlobStoreConfig, readBlobStoreConfig } from '@mags/host'
 import { MagsError } from '@mags/protocol'
 
 /** Everything an operator can set. Command line before environment before default. */
@@ -17,6 +18,12 @@ export interface ServerConfig {
   readonly instance: string
   readonly databaseUrl: string | undefined
   readonly isolation: 'auto' | 'vm' | 'container'
+  /** What makes containers. */
+  readonly ociRuntime: 'crun' | 'runc'
+  /** Where versions of workspaces are stored. */
+  readonly store: BlobStoreConfig
+  /** How often a running sandbox's workspace is saved when it has changed, and how long the end of a job waits for an object store that does not answer. */
+  readonly workspaces: { readonly syncEveryMs: number; readonly saveWaitMs: number }
   readonly defaults: { readonly image: string; readonly vcpus: number; readonly memoryMb: number; readonly diskGb: number }
   readonly pool: { readonly minSize: number; readonly maxSize: number; readonly idleTtlMs: number }
   readonly dnsServers: readonly string[]
@@ -49,6 +56,12 @@ export function readServerConfig(options: ServerOptions, environment: Environmen
     runDir: join('/run/mags', instance),
     databaseUrl: environment.DATABASE_URL || undefined,
     isolation: oneOf(environment, 'MAGS_ISOLATION', ['auto', 'vm', 'container']),
+    ociRuntime: oneOf(environment, 'MAGS_OCI_RUNTIME', ['crun', 'runc']),
+    store: readBlobStoreConfig(environment, join(dataDir, 'objects')),
+    workspaces: {
+      syncEveryMs: wholeNumber(environment, 'MAGS_SYNC_SECONDS', 30, 1, 86_400) * 1000,
+      saveWaitMs: wholeNumber(environment, 'MAGS_SAVE_WAIT_SECONDS', 120, 1, 86_400) * 1000,
+    },
     defaults: {
       image: environment.MAGS_DEFAULT_IMAGE ?? 'debian-12',
       vcpus: wholeNumber(environment, 'MAGS_DEFAULT_VCPUS', 1, 1, 64),

@@ -6,11 +6,21 @@ import { ChannelExec } from './agent-exec.ts'
 import { listFiles, makeDirectory, readFilePieces, removeFile, statFile, writeFilePieces } from './agent-files.ts'
 import { AgentProtocolError } from './agent-protocol-error.ts'
 import { AgentRequests } from './agent-requests.ts'
-import type { AgentConnection, AgentExec, AgentExecRequest, AgentFileEntry, AgentIdentity, AgentLiveChannel, AgentOutput, AgentStats } from './connection.ts'
+import type {
+  AgentConnection,
+  AgentExec,
+  AgentExecRequest,
+  AgentFileEntry,
+  AgentFileRequest,
+  AgentIdentity,
+  AgentLiveChannel,
+  AgentOutput,
+  AgentStats,
+} from './connection.ts'
 import { channelMax, decodeAck, decodeEof, decodeExit, decodeOpened, decodeStats, type Hello, type HelloChannel } from './decode-frames.ts'
-import { clampWindow, encodeClose, encodeExec } from './encode-frames.ts'
+import { clampWindow, encodeClose, encodeExec, encodeFile } from './encode-frames.ts'
 import { uuidBytes, writeIdentity } from './encode-identity.ts'
-import { frameType, requestOp } from './frame-constants.ts'
+import { frameType, layerWorkerPort, requestOp } from './frame-constants.ts'
 import { FrameReader } from './frame-reader.ts'
 import { FrameSender } from './frame-sender.ts'
 import type { PayloadReader } from './payload-reader.ts'
@@ -68,11 +78,11 @@ export class StreamAgentConnection implements AgentConnection {
     this.#nextChannel = 1 + Math.max(0, ...this.#found.keys())
     this.#firstChannel = this.#nextChannel
     for (const found of hello.channels) {
-      // Whoever dialled is gone with the last connection.
-      if (found.kind === 'dial') this.#sender.send(encodeClose(found.channel))
+      // Whoever dialled, read or wrote is gone with the last connection.
+      if (found.kind !== 'exec') this.#sender.send(encodeClose(found.channel))
       else this.#channels.set(found.channel, new ChannelExec({ wire: this.#wire, channel: found.channel, resumed: found }))
     }
-    this.liveChannels = hello.channels.filter((found) => found.kind === 'exec').map(({ channel, kind, exited, pid }) => ({ channel, kind, exited, pid }))
+    this.liveChannels = hello.channels.flatMap(({ channel, kind, exited, pid }) => (kind === 'exec' ? [{ channel, kind, exited, pid }] : []))
     stream.on('data', (chunk: Buffer) => {
       this.#reader.push(chunk)
       this.#parse()
@@ -87,12 +97,21 @@ export class StreamAgentConnection implements AgentConnection {
 
   /** @throws MagsError 'bad_request' or 'too_large' when the request itself cannot be sent. */
   exec(request: AgentExecRequest, output: AgentOutput): AgentExec {
+    return this.#start((channel) => encodeExec(channel, request), request.windowBytes, output)
+  }
+
+  file(request: AgentFileRequest, output: AgentOutput): AgentExec {
+    return this.#start((channel) => encodeFile(channel, request), request.windowBytes, output)
+  }
+
+  /** A program or what is like one: output, input and an exit. */
+  #start(encode: (channel: number) => Buffer, windowBytes: number | undefined, output: AgentOutput): AgentExec {
     const channel = this.#nextChannel
-    const frame = encodeExec(channel, request)
+    const frame = encode(channel)
     const exec = new ChannelExec({
       wire: this.#wire,
       channel: this.#newChannel(),
-      windowBytes: clampWindow(request.windowBytes),
+      windowBytes: clampWindow(windowBytes),
       output,
     })
     if (this.#over) exec.onLost(this.#over.error, true)
@@ -120,6 +139,14 @@ export class StreamAgentConnection implements AgentConnection {
 
   dial(port: number): Promise<Duplex> {
     if (!Number.isInteger(port) || port < 1 || port > 65_535) return Promise.reject(new MagsError('bad_request', `${port} is not a port`))
+    return this.#dial(port)
+  }
+
+  dialLayerWorker(): Promise<Duplex> {
+    return this.#dial(layerWorkerPort)
+  }
+
+  #dial(port: number): Promise<Duplex> {
     if (this.#over) return Promise.reject(this.#over.error)
     const dial = new ChannelDial(this.#wire, this.#newChannel(), port)
     this.#channels.set(this.#nextChannel - 1, dial)

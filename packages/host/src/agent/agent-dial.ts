@@ -4,7 +4,7 @@ import type { AgentChannel, AgentWire } from './agent-channel.ts'
 import { AgentProtocolError } from './agent-protocol-error.ts'
 import type { AgentExit } from './connection.ts'
 import { encodeClose, encodeDial } from './encode-frames.ts'
-import { windowDefault } from './frame-constants.ts'
+import { layerWorkerPort, windowDefault, windowMax } from './frame-constants.ts'
 import { ReceivedStream } from './received-stream.ts'
 import { errnoMessage } from './request-error.ts'
 import { SentStream } from './sent-stream.ts'
@@ -13,7 +13,7 @@ import { SentStream } from './sent-stream.ts'
 const copyBelowBytes = 16 << 10
 
 /**
- * A TCP connection inside the sandbox as a Duplex with half-close.
+ * A TCP connection inside the sandbox, or one to a layer worker there, as a Duplex with half-close.
  *
  *     dialling ──OPENED──▶ open ──EOF from there / end() from here, in any order──▶ ended
  *        └──EXIT──▶ refused
@@ -38,6 +38,8 @@ export class ChannelDial extends Duplex implements AgentChannel {
     this.on('error', () => undefined)
     this.connected = this.#opening.promise
     this.connected.catch(() => undefined)
+    // A layer worker sends whole disks, a port may be one of hundreds.
+    const windowBytes = port === layerWorkerPort ? windowMax : windowDefault
     this.#wire = wire
     this.#channel = channel
     this.#port = port
@@ -45,14 +47,14 @@ export class ChannelDial extends Duplex implements AgentChannel {
       wire,
       channel,
       name: 'stdout',
-      windowBytes: windowDefault,
+      windowBytes,
       start: 0,
       output: (_stream, _offset, bytes) => this.#take(bytes),
       onProgress: () => this.#pushEnd(),
       onFailed: (error) => this.destroy(error instanceof Error ? error : new Error(String(error))),
     })
     this.#sent = new SentStream(wire, channel)
-    wire.send(encodeDial(channel, port, windowDefault))
+    wire.send(encodeDial(channel, port, windowBytes))
   }
 
   onOpened() {
@@ -63,7 +65,13 @@ export class ChannelDial extends Duplex implements AgentChannel {
 
   onExit(exit: AgentExit) {
     if (exit.kind !== 'not-started') return
-    this.destroy(new MagsError('not_found', `port ${this.#port} of the sandbox: ${exit.message || errnoMessage(exit.code)}`, { details: { errno: exit.code } }))
+    this.destroy(
+      new MagsError(
+        'not_found',
+        `${this.#port === layerWorkerPort ? 'the layer worker' : `port ${this.#port}`} of the sandbox: ${exit.message || errnoMessage(exit.code)}`,
+        { details: { errno: exit.code } },
+      ),
+    )
   }
 
   onData(stream: number, offset: number, bytes: Buffer) {

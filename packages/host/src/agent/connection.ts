@@ -85,6 +85,22 @@ export interface AgentFileEntry {
   readonly mtimeNs: bigint
 }
 
+/**
+ * One operation on the sandbox's files, run by a process of its own inside: what blocks it blocks nothing else. Its output comes as that of a program, on
+ * stdout, and its exit code is an errno.
+ *
+ * - `stat` an entry, links followed; `list` a byte (1: there is more) and entries in the order of their names' bytes, links not followed; `read` bytes of a regular file
+ * - `write` reads pieces from stdin, each behind its length as u32 (at most 64 KiB), and a length of 0 once all is there; only then the file takes the place of what has the name
+ * - `remove` a folder only with `recursive`
+ */
+export type AgentFileRequest = { readonly path: string; readonly windowBytes?: number } & (
+  | { readonly op: 'stat' }
+  | { readonly op: 'list'; readonly most: number }
+  | { readonly op: 'read'; readonly offset: number; readonly most: number }
+  | { readonly op: 'write'; readonly mode?: number }
+  | { readonly op: 'remove'; readonly recursive: boolean }
+)
+
 /** A channel found running after a reconnect, as the agent's HELLO listed it. */
 export interface AgentLiveChannel {
   readonly channel: number
@@ -105,6 +121,8 @@ export interface AgentConnection {
   readonly liveChannels: readonly AgentLiveChannel[]
   /** TCP to a port inside the sandbox. Rejects with the errno's words when nothing listens. */
   dial(port: number): Promise<Duplex>
+  /** A new layer worker on what the sandbox has changed (vm); see docs/layer-protocol.md. */
+  dialLayerWorker(): Promise<Duplex>
   ping(timeoutMs?: number): Promise<void>
   identity(identity: AgentIdentity): Promise<void>
   attachDisk(serial: string, fileSystemUuid: string): Promise<void>
@@ -112,6 +130,8 @@ export interface AgentConnection {
   freezeDisk(): Promise<void>
   thawDisk(): Promise<void>
   stats(): Promise<AgentStats>
+  /** @throws MagsError 'bad_request' for a path with a NUL. */
+  file(request: AgentFileRequest, output: AgentOutput): AgentExec
   stat(path: string): Promise<AgentFileEntry>
   list(path: string, skip: number, most: number): Promise<{ entries: AgentFileEntry[]; more: boolean }>
   readFile(path: string, offset: number, most: number): Promise<Buffer>

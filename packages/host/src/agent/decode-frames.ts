@@ -13,7 +13,7 @@ export interface HelloStream {
 
 export interface HelloChannel {
   readonly channel: number
-  readonly kind: 'exec' | 'dial'
+  readonly kind: 'exec' | 'dial' | 'file'
   readonly exited: boolean
   readonly pid: number
   /** Bytes of stdin taken. */
@@ -46,7 +46,7 @@ export function decodeHello(payload: Buffer): Hello {
     const channel = reader.u32()
     if (channel === 0 || channel > channelMax || seen.has(channel)) throw new AgentProtocolError(`live channel ${channel}`)
     seen.add(channel)
-    const kind = choice(reader.u8(), ['exec', 'dial'] as const)
+    const kind = choice(reader.u8(), ['exec', 'dial', 'file'] as const)
     const exited = flag(reader.u8())
     reader.u8()
     reader.i32()

@@ -1,11 +1,13 @@
 import { MagsError } from '@mags/protocol'
-import type { AgentExecRequest } from './connection.ts'
+import type { AgentExecRequest, AgentFileRequest } from './connection.ts'
 import {
   execBytesLimit,
   execFlag,
   execStringsLimit,
+  fileOp,
   frameType,
   headerBytes,
+  keepMode,
   protocolVersion,
   type RequestOp,
   sentPayloadLimit,
@@ -51,6 +53,29 @@ export function encodeExec(channel: number, request: AgentExecRequest): Buffer {
 
 export function encodeDial(channel: number, port: number, windowBytes: number): Buffer {
   return new PayloadWriter(8).u16(port).u32(windowBytes).frame(frameType.dial, 0, channel)
+}
+
+/** @throws MagsError 'bad_request' for a path the agent would refuse. */
+export function encodeFile(channel: number, request: AgentFileRequest): Buffer {
+  if (request.path.includes('\0')) throw new MagsError('bad_request', 'the path contains a NUL byte')
+  const [first, second] = fileArguments(request)
+  const writer = new PayloadWriter(64 + request.path.length).u32(clampWindow(request.windowBytes)).u8(fileOp[request.op])
+  return checkPayload(writer.u64(first).u64(second).string(request.path).frame(frameType.file, 0, channel))
+}
+
+function fileArguments(request: AgentFileRequest): readonly [number, number] {
+  switch (request.op) {
+    case 'stat':
+      return [0, 0]
+    case 'list':
+      return [request.most, 0]
+    case 'read':
+      return [request.offset, request.most]
+    case 'write':
+      return [request.mode ?? keepMode, 0]
+    case 'remove':
+      return [request.recursive ? 1 : 0, 0]
+  }
 }
 
 /** The header and offset of a DATA frame; `length` bytes of data follow it on the wire. */

@@ -36,6 +36,7 @@ export const frameType = {
   exit: 12,
   request: 13,
   reply: 14,
+  file: 15,
 } as const
 
 export const requestOp = {
@@ -54,5 +55,15 @@ export const requestOp = {
   makeDirectory: 13,
 } as const
 export type RequestOp = (typeof requestOp)[keyof typeof requestOp]
+
+export const fileOp = { stat: 1, list: 2, read: 3, write: 4, remove: 5 } as const
+/** Most entries of one listing, and most bytes of one piece of content. */
+export const fileListLimit = 10_000
+export const filePieceLimit = 64 << 10
+/** As the mode of a write: that of the file replaced, else 0644. */
+export const keepMode = 0xffff_ffff
+
+/** A dial to this one starts a layer worker. */
+export const layerWorkerPort = 0
 
 export const execFlag = { pty: 1, stdin: 2, script: 4 } as const

@@ -36,6 +36,7 @@ const sent: Record<string, () => Buffer> = {
       script: Buffer.from('#!/bin/sh\necho \x00\xff\n', 'latin1'),
     }),
   'host.dial': () => encode.encodeDial(9, 8080, 65_536),
+  'host.file': () => encode.encodeFile(14, { op: 'read', path: '/data/é', offset: 1_099_511_627_776, most: 60_000 }),
   'host.data': () => Buffer.concat([encode.encodeDataHead(7, 4_294_967_296, 8), Buffer.from('68656c6c6f0a00ff', 'hex')]),
   'host.data-empty': () => encode.encodeDataHead(7, 0, 0),
   'host.eof': () => encode.encodeEof(7, 4_294_967_304),
@@ -116,6 +117,25 @@ const received: Record<string, [(payload: Buffer) => unknown, unknown]> = {
           pid: 0,
           received: 0,
           stdout: { sent: 1, acked: 0, eof: false },
+          stderr: { sent: 0, acked: 0, eof: true },
+        },
+      ],
+    },
+  ],
+  'agent.hello-files': [
+    decodeHello,
+    {
+      version: 1,
+      nonce,
+      mode: 'container',
+      channels: [
+        {
+          channel: 3,
+          kind: 'file',
+          exited: false,
+          pid: 77,
+          received: 5,
+          stdout: { sent: 0, acked: 0, eof: false },
           stderr: { sent: 0, acked: 0, eof: true },
         },
       ],

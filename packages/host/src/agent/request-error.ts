@@ -14,6 +14,8 @@ const codes: Readonly<Record<string, ErrorCode>> = {
   EPERM: 'forbidden',
   EROFS: 'forbidden',
   EFBIG: 'too_large',
+  ENOSPC: 'too_large',
+  EDQUOT: 'too_large',
   ENOSYS: 'not_available',
   EOPNOTSUPP: 'not_available',
 }

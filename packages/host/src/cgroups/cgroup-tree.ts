@@ -121,7 +121,11 @@ function unifiedTree(root: string): CgroupTree {
       return Number(/^oom_kill (\d+)$/m.exec(events)?.[1] ?? 0)
     },
     async remove(path) {
-      await writeFile(at(path, 'cgroup.kill'), '1').catch(ignoreMissing)
+      await writeFile(at(path, 'cgroup.kill'), '1').catch(async (error: NodeJS.ErrnoException) => {
+        // Before Linux 5.14 there is no such file, and the kernel lets nobody make one.
+        if (error.code === 'EACCES') await killProcesses(at(path))
+        else ignoreMissing(error)
+      })
       await removeTree(at(path))
     },
     children: (path) => subdirectories(at(path)),
@@ -163,13 +167,7 @@ function splitTree(controllers: Readonly<Record<string, string>>): CgroupTree {
       // As a rule the processes are dead and there is nothing below.
       const removed = await Promise.allSettled(roots.map((root) => rmdir(join(root, path)).catch(ignoreMissing)))
       if (removed.every(({ status }) => status === 'fulfilled')) return
-      // v1 has no cgroup.kill: processes are signalled, in all groups below, until there are none.
-      for (let round = 0; round < 100; round++) {
-        const pids = await processesBelow(at('freezer', path))
-        if (pids.length === 0) break
-        for (const pid of pids) signal(pid)
-        await delay(Math.min(2 ** round, 20))
-      }
+      await killProcesses(at('freezer', path))
       await Promise.all(roots.map((root) => removeTree(join(root, path))))
     },
     children: (path) => subdirectories(at('freezer', path)),
@@ -177,7 +175,17 @@ function splitTree(controllers: Readonly<Record<string, string>>): CgroupTree {
   return tree
 }
 
-/** Processes of a v1 freezer group and the groups below; a frozen group is thawed, since what stands still cannot die. */
+/** For want of `cgroup.kill`: processes are signalled, in all groups below, until there are none. */
+async function killProcesses(dir: string) {
+  for (let round = 0; round < 100; round++) {
+    const pids = await processesBelow(dir)
+    if (pids.length === 0) return
+    for (const pid of pids) signal(pid)
+    await delay(Math.min(2 ** round, 20))
+  }
+}
+
+/** Processes of a group and the groups below; a frozen group of v1 is thawed, since what stands still cannot die. */
 async function processesBelow(dir: string): Promise<number[]> {
   await writeFile(join(dir, 'freezer.state'), 'THAWED').catch(() => undefined)
   const own = await readFile(join(dir, 'cgroup.procs'), 'utf8').catch(() => '')

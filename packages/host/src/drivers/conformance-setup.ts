@@ -12,6 +12,8 @@ export interface ConformanceSetup {
   reopen?(): Promise<SandboxDriver>
   /** Ends a machine from outside, as a crash would. */
   kill?(sandbox: Sandbox): Promise<void>
+  /** Where disks for roots can be made; on a real disk. */
+  readonly disksDir?: string
   /** A shape no sandbox can be made of, and what the error must say. Without it: an image that does not exist, and its name. */
   readonly broken?: { readonly shape: SandboxShape; readonly words: RegExp }
 }

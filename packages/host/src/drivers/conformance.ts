@@ -1,5 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto'
+import { Readable } from 'node:stream'
+import { buffer } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest'
+import { AgentSandboxFiles } from '../sandboxes/sandbox-files.ts'
 import { conformanceScript, conformancePrograms as programs } from './conformance-programs.ts'
 import { describeRestartConformance } from './conformance-restart.ts'
 import { digest, environment, finish, sh, transcript } from './conformance-run.ts'
@@ -173,6 +176,31 @@ export function describeDriverConformance(name: string, setUp: () => Promise<Con
       needsKernel(context)
       await box.agent.writeFile('/tmp/seen', Buffer.from('by cat'), write)
       expect((await finish(box, { argv: ['cat', '/tmp/seen'], env: environment })).stdout).toBe('by cat')
+    })
+
+    it('gives its files by the rules inside, and is held up by none of them', async (context) => {
+      needsKernel(context)
+      const files = new AgentSandboxFiles(box.agent)
+      const read = async (path: string) => (await buffer(files.read(path))).toString()
+      const put = (path: string, text: string) => files.write(path, Readable.from([Buffer.from(text)]))
+      const made =
+        'mkdir /root/rules && cd /root/rules && ln -s /etc/hostname absolute && ln -s ../../../../../etc/hostname up && ln -s /root/rules/real link && mkfifo fifo'
+      expect((await finish(box, sh(made))).stderr).toBe('')
+      const hostname = `${hostnameOf(box.id)}\n`
+      expect([await read('/root/rules/absolute'), await read('/root/rules/up')]).toEqual([hostname, hostname])
+      await put('/root/rules/real', 'x')
+      await put('/root/rules/link', 'through')
+      await put('/root/rules/new/deep/file', 'deep')
+      expect((await finish(box, sh('cat /root/rules/real /root/rules/new/deep/file; stat -c %U:%a /root/rules/new/deep/file'))).stdout).toBe(
+        'throughdeeproot:644\n',
+      )
+      expect(await read('/proc/self/cmdline')).not.toBe('')
+      await expect(read('/root/rules/fifo')).rejects.toMatchObject({ code: 'bad_request' })
+      await expect(files.remove('/', { recursive: true })).rejects.toMatchObject({ code: 'bad_request' })
+      const { entries } = await files.list('/root/rules', 3)
+      expect(entries.map(({ name, type }) => `${name} ${type}`)).toEqual(['absolute symlink', 'fifo fifo', 'link symlink'])
+      await files.remove('/root/rules', { recursive: true })
+      await expect(files.stat('/root/rules')).rejects.toMatchObject({ code: 'not_found' })
     })
 
     it('keeps sandboxes apart: files, host name, identity', async () => {

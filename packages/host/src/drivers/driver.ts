@@ -1,5 +1,6 @@
 import type { Isolation } from '@mags/protocol'
 import type { AgentConnection } from '../agent/connection.ts'
+import type { LayerSession } from '../layers/layer-session.ts'
 
 /** The size of a machine; warm sandboxes are kept per size and image. */
 export interface SandboxShape {
@@ -7,6 +8,14 @@ export interface SandboxShape {
   readonly vcpus: number
   readonly memoryMb: number
   readonly diskGb: number
+}
+
+/** What a root file system is made of besides its image. The image is under all of it. */
+export interface SandboxRoot {
+  /** Disks (ext4 images, see `workspaces/local`) whose layers lie under the upper one, topmost first; read only. A driver that cannot stack gets none. */
+  readonly lowerDisks: readonly string[]
+  /** Disk of the upper layer, ours alone; absent: the sandbox's own scratch disk. */
+  readonly upperDisk?: string
 }
 
 /** How and why a sandbox ended, for the job's system log. */
@@ -24,8 +33,14 @@ export interface SandboxDriver {
   readonly isolation: Isolation
   /** The shape that is kept warm for jobs of this shape: what can still be changed at attach is folded away, so that one warm sandbox serves many shapes. */
   warmShape(shape: SandboxShape): SandboxShape
-  /** Makes a warm sandbox: agent connected, the image under a fresh upper as its root, an identity of its own. Rejects with the last words of what failed. */
-  create(shape: SandboxShape): Promise<Sandbox>
+  /**
+   * How it gives a sandbox another root than its image's: `attach` swaps it under a warm one; `create` needs it at once, so that a job with a workspace gets a sandbox made for it.
+   */
+  readonly rootAt: 'attach' | 'create'
+  /** Whether lower disks can be stacked under an upper one. Otherwise every root is one upper disk. */
+  readonly stacks: boolean
+  /** Makes a warm sandbox: agent connected, the image under a fresh upper as its root (or `root`, see `rootAt`), an identity of its own. Rejects with the last words of what failed. */
+  create(shape: SandboxShape, root?: SandboxRoot): Promise<Sandbox>
   /** Takes back a sandbox of an earlier daemon by its record's id; undefined when it is dead (what it held is freed). */
   adopt(id: string): Promise<Sandbox | undefined>
   /** Frees whatever an earlier daemon left, except the sandboxes adopted. */
@@ -49,7 +64,14 @@ export interface Sandbox {
   readonly isolation: Isolation
   readonly agent: AgentConnection
   /** Makes it ready for a job of this shape: what `warmShape` folded away is applied, and what must be fresh (clock, randomness) is renewed. Once. */
-  attach(shape: SandboxShape): Promise<void>
+  attach(shape: SandboxShape, root?: SandboxRoot): Promise<void>
+  /** A worker on the upper layer of its root. Works between `quiesce` and `resume`, and after `halt`. */
+  openLayer(): Promise<LayerSession>
+  /** Nothing inside can change its root until `resume`; programs that try are held. */
+  quiesce(): Promise<void>
+  resume(): Promise<void>
+  /** Ends every process that could still write to its root; it can only be read by `openLayer` and destroyed afterwards. Idempotent. */
+  halt(): Promise<void>
   /** True when the limit on memory ended a program in it so far. */
   ranOutOfMemory(): Promise<boolean>
   freeze(): Promise<void>

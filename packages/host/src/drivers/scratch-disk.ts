@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
-import { open, rm } from 'node:fs/promises'
-import { run } from '../run.ts'
+import { open, readdir, readFile, realpath, rm, stat, truncate } from 'node:fs/promises'
+import { run, runAny } from '../run.ts'
 
 /** A sparse file with an ext4 file system, on which a sandbox's upper layer lies. It takes room only for what is written. */
 export interface ScratchDisk {
@@ -29,4 +29,30 @@ export async function makeScratchDisk(file: string, diskGb: number): Promise<Scr
   const layout = ['-m', '0', '-i', bytesPerInode, '-O', '^has_journal', '-E', 'discard,lazy_itable_init=1', '-U', fileSystemUuid]
   await run('mkfs.ext4', ['-q', '-F', ...layout, file], { background: true })
   return { file, sizeBytes, fileSystemUuid }
+}
+
+/** e2fsck(8): up to this exit code all errors are corrected. */
+const fsckCorrected = 1
+
+/**
+ * Makes such a disk larger, with all that is on it; nothing when it is that large already. Rejects when it is mounted (that it is in no VM is the caller's to know) and when its file system
+ * cannot be repaired.
+ */
+export async function growDisk(file: string, diskGb: number): Promise<void> {
+  const sizeBytes = diskGb * 2 ** 30
+  if ((await stat(file)).size >= sizeBytes) return
+  if (await isMounted(file)) throw new Error(`the disk ${file} is in use; it can be made larger only between two sandboxes`)
+  // resize2fs(8) refuses a file system that was not checked since it was mounted last.
+  const checked = await runAny('e2fsck', ['-f', '-y', file], { background: true })
+  if (checked.code > fsckCorrected) throw new Error(`the file system on ${file} cannot be repaired: ${(checked.stderr || checked.stdout).trim().slice(-300)}`)
+  await truncate(file, sizeBytes)
+  await run('resize2fs', [file], { background: true })
+}
+
+/** Whether a loop device has it. */
+async function isMounted(file: string) {
+  const path = await realpath(file)
+  const devices = (await readdir('/sys/block')).filter((name) => name.startsWith('loop'))
+  const backing = await Promise.all(devices.map((name) => readFile(`/sys/block/${name}/loop/backing_file`, 'utf8').catch(() => '')))
+  return backing.some((name) => name.trimEnd() === path)
 }

@@ -33,6 +33,11 @@ export class ImageCatalogue {
     return [...this.#images.keys()].sort()
   }
 
+  /** Digest of each, by name. */
+  digests(): Record<string, string> {
+    return Object.fromEntries([...this.#images.values()].map(({ name, digest }) => [name, digest]))
+  }
+
   get(name: string): Image {
     const image = this.#images.get(name)
     if (image === undefined) throw new MagsError('bad_request', `image: no image named ${name} on this server; there is ${this.names().join(', ') || 'none'}`)

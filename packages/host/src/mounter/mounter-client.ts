@@ -5,9 +5,8 @@ import type { ProcessIdentity } from '../recover/process-identity.ts'
 import { startResident } from '../run.ts'
 import { encodeRequest, type MounterOp, type MounterReply, RepliesReader } from './mounter-frames.ts'
 
-export interface AttachRequest {
-  /** First process of the container. */
-  readonly process: ProcessIdentity
+/** An overlay for a container. */
+export interface RootLayers {
   /** First of the 65,536 host ids that the container's are mapped to. */
   readonly uidBase: number
   /** The upper need not survive a crash of the machine: syncs become free. */
@@ -16,6 +15,25 @@ export interface AttachRequest {
   readonly lowerDirs: readonly string[]
   /** Holds `u` and `w`. */
   readonly upperDir: string
+}
+
+export interface AttachRequest extends RootLayers {
+  /** First process of the container. */
+  readonly process: ProcessIdentity
+}
+
+export interface MountRootRequest extends RootLayers {
+  /** Where; in the daemon's mounts. */
+  readonly dir: string
+  /** The ids of the layers are shifted (see `shift`) rather than mapped. */
+  readonly shifted: boolean
+}
+
+export interface MounterOptions {
+  readonly binary: string
+  readonly logFile: string
+  /** Where the mounter listens for who wants to read or fill a layer; without it, it does not. */
+  readonly layerSocket?: string
 }
 
 /** What the kernel refused, and at which step. */
@@ -28,10 +46,13 @@ export class MounterError extends Error {
   }
 }
 
-const attachVolatile = 1
+const rootVolatile = 1
+const rootShifted = 2
+const upperKeep = 1
 /** Space that is freed inside is freed in the image, too. */
 const imageDiscard = 1
 const imageNoAccessTimes = 2
+const imageReadOnly = 4
 
 /**
  * The resident helper that does what needs the mount calls of the kernel (native/mounter). Everything it mounts is in a mount namespace of its own and gone with it.
@@ -44,8 +65,12 @@ export class MounterClient {
   #lastId = 0
   #ended: Error | undefined
 
-  private constructor(child: ChildProcess) {
+  /** See {@link MounterOptions}. */
+  readonly layerSocket: string | undefined
+
+  private constructor(child: ChildProcess, layerSocket: string | undefined) {
     this.#child = child
+    this.layerSocket = layerSocket
     const replies = new RepliesReader()
     child.stdout?.on('data', (bytes: Buffer) => {
       for (const reply of replies.push(bytes)) this.#settle(reply)
@@ -55,10 +80,10 @@ export class MounterClient {
     child.once('exit', (code, signal) => this.#fail(new Error(`the mounter ended (${signal ?? `exit ${code}`})`)))
   }
 
-  static async start(options: { binary: string; logFile: string }): Promise<MounterClient> {
-    const child = startResident(options.binary, [], { logFile: options.logFile, stdin: 'pipe', stdout: 'pipe' })
+  static async start({ binary, logFile, layerSocket }: MounterOptions): Promise<MounterClient> {
+    const child = startResident(binary, layerSocket === undefined ? [] : ['serve', layerSocket], { logFile, stdin: 'pipe', stdout: 'pipe' })
     await once(child, 'spawn')
-    return new MounterClient(child)
+    return new MounterClient(child, layerSocket)
   }
 
   get pid() {
@@ -75,22 +100,40 @@ export class MounterClient {
     await this.#call({ op: 'prepare', uidBase }, 'prepare ids')
   }
 
-  async attach({ process, uidBase, volatile, lowerDirs, upperDir }: AttachRequest) {
-    await this.#call({ op: 'attach', process, uidBase, flags: volatile ? attachVolatile : 0, lowerDirs, upperDir }, 'attach')
+  /** Makes an overlay the root of a container in which no program of a user has run yet; again and again. */
+  async attach({ process, ...layers }: AttachRequest) {
+    await this.#call({ op: 'attach', process, ...layers, flags: layers.volatile ? rootVolatile : 0 }, 'attach')
   }
 
-  /** Mounts an ext4 image on a folder, seen only by the mounter. */
-  async mountImage(file: string, dir: string) {
-    await this.#call({ op: 'mount-image', file, dir, flags: imageDiscard | imageNoAccessTimes }, `mount ${file}`)
+  /** Mounts an overlay on a folder where the programs of `run` see it. */
+  async mountRoot({ dir, shifted, ...layers }: MountRootRequest) {
+    const flags = (layers.volatile ? rootVolatile : 0) | (shifted ? rootShifted : 0)
+    await this.#call({ op: 'mount-root', dir, ...layers, flags }, `mount a root on ${dir}`)
+  }
+
+  /** Takes it from there; a container that was started with it keeps it. */
+  async unmountRoot(dir: string) {
+    await this.#call({ op: 'unmount-root', dir }, `unmount the root on ${dir}`)
+  }
+
+  /** Makes `dir/u` a layer over an image in which every inode has the owner it has in the range of ids. Takes as long as a walk through the image. */
+  async shift({ uidBase, imageDir, dir }: { uidBase: number; imageDir: string; dir: string }) {
+    await this.#call({ op: 'shift', uidBase, imageDir, dir }, `shift the ids of ${imageDir}`)
+  }
+
+  /** Mounts an ext4 image on a folder, seen only by the mounter. Where its file system is mounted already, by a daemon before this one or in a sandbox, that one comes to light here, too. */
+  async mountImage(file: string, dir: string, { readOnly = false }: { readonly readOnly?: boolean } = {}) {
+    const flags = imageDiscard | imageNoAccessTimes | (readOnly ? imageReadOnly : 0)
+    await this.#call({ op: 'mount-image', file, dir, flags }, `mount ${file}`)
   }
 
   async unmount(dir: string) {
     await this.#call({ op: 'unmount', dir }, `unmount ${dir}`)
   }
 
-  /** Empties `u` and `w` of an upper's folder, or makes them. Resolves with how many entries went. */
-  async resetUpper(dir: string): Promise<number> {
-    const { value } = await this.#call({ op: 'reset-upper', dir }, `empty ${dir}`)
+  /** Empties `u` and `w` of an upper's folder, or makes them (and it); with `keep` a `u` that is there stays as it is. Resolves with how many entries went. */
+  async resetUpper(dir: string, { keep = false }: { readonly keep?: boolean } = {}): Promise<number> {
+    const { value } = await this.#call({ op: 'reset-upper', dir, flags: keep ? upperKeep : 0 }, `empty ${dir}`)
     return value
   }
 

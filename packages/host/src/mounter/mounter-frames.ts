@@ -2,21 +2,24 @@ import type { ProcessIdentity } from '../recover/process-identity.ts'
 
 /** A request to the mounter; the layout on the wire is at the top of native/mounter/request.h. */
 export type MounterOp =
-  | { readonly op: 'probe' | 'unmount' | 'reset-upper'; readonly dir: string }
+  | { readonly op: 'probe' | 'unmount' | 'unmount-root'; readonly dir: string }
+  | { readonly op: 'reset-upper'; readonly dir: string; readonly flags: number }
   | { readonly op: 'prepare'; readonly uidBase: number }
-  | {
-      readonly op: 'attach'
-      readonly process: ProcessIdentity
-      readonly uidBase: number
-      readonly flags: number
-      readonly lowerDirs: readonly string[]
-      readonly upperDir: string
-    }
+  | ({ readonly op: 'attach'; readonly process: ProcessIdentity } & RootFields)
+  | ({ readonly op: 'mount-root'; readonly dir: string } & RootFields)
+  | { readonly op: 'shift'; readonly uidBase: number; readonly imageDir: string; readonly dir: string }
   | { readonly op: 'mount-image'; readonly file: string; readonly dir: string; readonly flags: number }
   | { readonly op: 'seal'; readonly file: string }
   | { readonly op: 'unseal'; readonly fd: number }
   | { readonly op: 'kill'; readonly process: ProcessIdentity; readonly timeoutMs: number }
   | { readonly op: 'run'; readonly argv: readonly string[]; readonly logFile: string; readonly timeoutMs: number }
+
+interface RootFields {
+  readonly uidBase: number
+  readonly flags: number
+  readonly lowerDirs: readonly string[]
+  readonly upperDir: string
+}
 
 export interface MounterReply {
   readonly id: number
@@ -25,7 +28,21 @@ export interface MounterReply {
   readonly message: string
 }
 
-const opNumbers = { probe: 1, prepare: 2, attach: 3, 'mount-image': 4, unmount: 5, 'reset-upper': 6, seal: 7, unseal: 8, kill: 9, run: 10 } as const
+const opNumbers = {
+  probe: 1,
+  prepare: 2,
+  attach: 3,
+  'mount-image': 4,
+  unmount: 5,
+  'reset-upper': 6,
+  seal: 7,
+  unseal: 8,
+  kill: 9,
+  run: 10,
+  'mount-root': 11,
+  'unmount-root': 12,
+  shift: 13,
+} as const
 const headerBytes = 4
 const replyMinBytes = 18
 
@@ -38,12 +55,18 @@ function fields(op: MounterOp): Buffer[] {
   switch (op.op) {
     case 'probe':
     case 'unmount':
-    case 'reset-upper':
+    case 'unmount-root':
       return [text(op.dir)]
+    case 'reset-upper':
+      return [text(op.dir), u32(op.flags)]
     case 'prepare':
       return [u32(op.uidBase)]
     case 'attach':
-      return [...processFields(op.process), u32(op.uidBase), u32(op.flags), u16(op.lowerDirs.length), ...op.lowerDirs.map(text), text(op.upperDir)]
+      return [...processFields(op.process), ...rootFields(op)]
+    case 'mount-root':
+      return [text(op.dir), ...rootFields(op)]
+    case 'shift':
+      return [u32(op.uidBase), text(op.imageDir), text(op.dir)]
     case 'mount-image':
       return [text(op.file), text(op.dir), u32(op.flags)]
     case 'seal':
@@ -99,6 +122,10 @@ function u32(value: number) {
 function text(value: string) {
   const bytes = Buffer.from(value)
   return Buffer.concat([u16(bytes.length), bytes])
+}
+
+function rootFields({ uidBase, flags, lowerDirs, upperDir }: RootFields) {
+  return [u32(uidBase), u32(flags), u16(lowerDirs.length), ...lowerDirs.map(text), text(upperDir)]
 }
 
 function processFields({ pid, startTicks }: ProcessIdentity) {

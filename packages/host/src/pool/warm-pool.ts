@@ -1,5 +1,5 @@
 import { MagsError } from '@mags/protocol'
-import type { Sandbox, SandboxDriver, SandboxShape } from '../drivers/driver.ts'
+import type { Sandbox, SandboxDriver, SandboxRoot, SandboxShape } from '../drivers/driver.ts'
 import type { Headroom } from './headroom.ts'
 import { type PoolClock, systemClock } from './pool-clock.ts'
 
@@ -60,6 +60,7 @@ export class WarmPool {
   readonly #clock: PoolClock
   readonly #shelves = new Map<string, Shelf>()
   readonly #waiters: Waiter[] = []
+  readonly #roomWaiters: (() => void)[] = []
   readonly #busy = new Set<Sandbox>()
   readonly #pending = new Set<Promise<void>>()
   #minSize = 0
@@ -115,6 +116,36 @@ export class WarmPool {
     }
     shelf.target = Math.max(shelf.target, this.#minSize) + 1
     return this.#wait(shelf.shape, abort).then((sandbox) => ({ sandbox, warm: false }))
+  }
+
+  /** Makes one for a root of its own; waits while the pool is at its cap. Rejects as `take` does. */
+  async takeNew(shape: SandboxShape, root: SandboxRoot, abort?: AbortSignal): Promise<TakenSandbox> {
+    this.#takes++
+    while (!this.#hasRoom()) {
+      const { promise, resolve, reject } = Promise.withResolvers<void>()
+      const onAbort = () => reject(abort?.reason)
+      abort?.addEventListener('abort', onAbort, { once: true })
+      this.#roomWaiters.push(resolve)
+      this.#giveUpIdle()
+      await promise.finally(() => abort?.removeEventListener('abort', onAbort))
+    }
+    abort?.throwIfAborted()
+    this.#creating++
+    try {
+      const sandbox = await this.#driver.create(shape, root)
+      this.#markBusy(sandbox)
+      return { sandbox, warm: false }
+    } catch (error) {
+      if (error instanceof MagsError) throw error
+      throw new MagsError(
+        'sandbox_failed',
+        `no sandbox could be made: ${error instanceof Error ? error.message : String(error)}; 'mags doctor' checks this machine`,
+        { cause: error },
+      )
+    } finally {
+      this.#creating--
+      this.#announceRoom()
+    }
   }
 
   status() {
@@ -173,6 +204,23 @@ export class WarmPool {
     })
   }
 
+  #hasRoom() {
+    return this.#options.maxSize === 0 || this.#total() < this.#options.maxSize
+  }
+
+  #total() {
+    return this.#busy.size + this.#creating + [...this.#shelves.values()].reduce((sum, shelf) => sum + shelf.idle.length, 0)
+  }
+
+  #giveUpIdle() {
+    const victim = [...this.#shelves.values()].find(({ idle }) => idle.length > 0)?.idle.shift()
+    victim?.sandbox.destroy().finally(() => this.#announceRoom())
+  }
+
+  #announceRoom() {
+    for (const resolve of this.#roomWaiters.splice(0)) resolve()
+  }
+
   #cannotMake(lastFailure: string) {
     const seconds = this.#options.acquireTimeoutMs / 1000
     return new MagsError('sandbox_failed', `no sandbox could be made within ${seconds} s: ${lastFailure}; 'mags doctor' checks this machine`)
@@ -182,6 +230,7 @@ export class WarmPool {
     this.#busy.add(sandbox)
     sandbox.died.then(() => {
       this.#busy.delete(sandbox)
+      this.#announceRoom()
       this.#refillSoon()
     })
   }
@@ -220,7 +269,7 @@ export class WarmPool {
   /** Waiters first, oldest first; then the emptiest shelf below its target. */
   #nextToMake(): Shelf | undefined {
     if (this.#failures > 0 && this.#creating > 0) return undefined
-    const total = this.#busy.size + this.#creating + [...this.#shelves.values()].reduce((sum, shelf) => sum + shelf.idle.length, 0)
+    const total = this.#total()
     if (this.#options.maxSize > 0 && total >= this.#options.maxSize) {
       this.#makeRoom()
       return undefined

@@ -1,13 +1,32 @@
 import { constants } from 'node:os'
-import { type ExecRequest, type Isolation, MagsError, type OutputSink, type RunningSandbox, type ScriptExit, type ScriptSpec } from '@mags/protocol'
+import {
+  type ExecRequest,
+  type Isolation,
+  MagsError,
+  type OutputSink,
+  type RunningSandbox,
+  type SandboxFiles,
+  type ScriptExit,
+  type ScriptSpec,
+  type WorkspaceSaved,
+} from '@mags/protocol'
 import type { AgentExec, AgentExit, AgentOutput } from '../agent/connection.ts'
 import type { Sandbox } from '../drivers/driver.ts'
+import type { OpenWorkspace } from '../workspaces/local/open-workspace.ts'
+import { placeFiles } from './place-files.ts'
+import { AgentSandboxFiles } from './sandbox-files.ts'
 import { sandboxEnvironment } from './script-environment.ts'
 
 type ExecOutput = (source: 'stdout' | 'stderr', bytes: Uint8Array) => Promise<void> | void
 
 const startDirectory = '/root'
 const signalBase = 128
+
+/** What a sandbox belongs to. */
+export interface Surroundings {
+  readonly workspace: OpenWorkspace | undefined
+  readonly end: () => Promise<void>
+}
 
 /**
  * A sandbox that runs a job's script: the host's end of {@link RunningSandbox}.
@@ -19,32 +38,37 @@ export class HostSandbox implements RunningSandbox {
   readonly exited: Promise<ScriptExit>
   readonly gone: Promise<void>
   readonly attachMs: number
+  readonly files: SandboxFiles
   readonly #sandbox: Sandbox
   readonly #script: AgentExec | undefined
+  readonly #workspace: OpenWorkspace | undefined
   readonly #end: () => Promise<void>
 
-  private constructor(sandbox: Sandbox, script: AgentExec | undefined, attachMs: number, end: () => Promise<void>) {
+  private constructor(sandbox: Sandbox, script: AgentExec | undefined, attachMs: number, { workspace, end }: Surroundings) {
     this.#sandbox = sandbox
+    this.#workspace = workspace
     this.#end = end
     this.#script = script
     this.attachMs = attachMs
+    this.files = new AgentSandboxFiles(sandbox.agent)
     this.gone = sandbox.died.then(() => undefined)
     this.exited = script === undefined ? Promise.resolve(endedUnseen) : this.#explain(script.exit)
   }
 
-  /** Hands the script to an attached sandbox. */
-  static start(sandbox: Sandbox, script: ScriptSpec, sink: OutputSink, { attachMs, end }: { attachMs: () => number; end: () => Promise<void> }) {
+  /** Hands the script to an attached sandbox, after its files. */
+  static async start(sandbox: Sandbox, script: ScriptSpec, sink: OutputSink, { attachMs, ...around }: Surroundings & { attachMs: () => number }) {
+    if (script.files && script.files.length > 0) await placeFiles(new AgentSandboxFiles(sandbox.agent), script.files)
     const request = { argv: ['/bin/sh'], script: script.script, env: sandboxEnvironment(script.environment), cwd: startDirectory }
     const exec = sandbox.agent.exec(request, agentOutput(sink))
-    return new HostSandbox(sandbox, exec, attachMs(), end)
+    return new HostSandbox(sandbox, exec, attachMs(), around)
   }
 
   /** Takes up the script of a sandbox that outlived the last daemon; output goes on behind what is safe already. */
-  static resume(sandbox: Sandbox, safe: { stdout: number; stderr: number }, sink: OutputSink, end: () => Promise<void>) {
+  static resume(sandbox: Sandbox, safe: { stdout: number; stderr: number }, sink: OutputSink, around: Surroundings) {
     // The script is the first program of its sandbox, so it has the lowest number of all that still live.
     const channels = sandbox.agent.liveChannels.filter(({ kind }) => kind === 'exec').map(({ channel }) => channel)
     const script = channels.length === 0 ? undefined : sandbox.agent.resumeExec(Math.min(...channels), safe, agentOutput(sink))
-    return new HostSandbox(sandbox, script, 0, end)
+    return new HostSandbox(sandbox, script, 0, around)
   }
 
   get sandboxId() {
@@ -74,6 +98,7 @@ export class HostSandbox implements RunningSandbox {
       },
     )
     let timedOut = false
+    let inputFailure: { readonly error: unknown } | undefined
     const kill = () => program.signal(constants.signals.SIGKILL)
     const timer = setTimeout(() => {
       timedOut = true
@@ -81,14 +106,15 @@ export class HostSandbox implements RunningSandbox {
     }, request.timeoutMs)
     abort?.addEventListener('abort', kill, { once: true })
     if (request.stdin !== undefined) {
-      // A program that ends without reading its input is no error.
-      program.writeStdin(request.stdin).then(
-        () => program.endStdin(),
-        () => undefined,
-      )
+      sendInput(program, request.stdin).catch((error: unknown) => {
+        // A program that ends without reading its input is no error; one that is to read what cannot be had would wait for ever.
+        inputFailure = { error }
+        kill()
+      })
     }
     try {
       const exit = await this.#explain(program.exit)
+      if (inputFailure) throw inputFailure.error
       if (exit.kind === 'sandbox-lost') throw new MagsError('sandbox_failed', `the sandbox ended while the command ran: ${exit.reason ?? 'no reason known'}`)
       return { ...exit, timedOut }
     } finally {
@@ -96,6 +122,11 @@ export class HostSandbox implements RunningSandbox {
       abort?.removeEventListener('abort', kill)
       program.close()
     }
+  }
+
+  async saveWorkspace(options: { readonly final: boolean }): Promise<WorkspaceSaved> {
+    if (this.#workspace === undefined) throw new MagsError('bad_request', 'this job has no workspace')
+    return await this.#workspace.save(options)
   }
 
   async destroy() {
@@ -122,6 +153,22 @@ export class HostSandbox implements RunningSandbox {
 }
 
 const endedUnseen: ScriptExit = { kind: 'exited', exitCode: 0, reason: 'the script ended while the server was restarting' }
+
+/** Rejects only with what `input` throws. */
+async function sendInput(program: AgentExec, input: Uint8Array | AsyncIterable<Uint8Array>): Promise<void> {
+  const refused = new Error('the program reads no more')
+  const write = (bytes: Uint8Array) =>
+    program.writeStdin(bytes).catch(() => {
+      throw refused
+    })
+  try {
+    if (input instanceof Uint8Array) await write(input)
+    else for await (const bytes of input) await write(bytes)
+    program.endStdin()
+  } catch (error) {
+    if (error !== refused) throw error
+  }
+}
 
 function agentOutput(sink: OutputSink): AgentOutput {
   return (source, offset, bytes) => sink({ source, offset, bytes })

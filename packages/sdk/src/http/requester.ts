@@ -1,6 +1,8 @@
 import { connectionErrorFrom, MagsApiError, MagsConnectionError, MagsProtocolError } from '../errors.ts'
 import { type Answer, withCamelNames } from '../wire/names.ts'
 import { readApiError } from './api-error.ts'
+import type { Content } from './content.ts'
+import { Deadline } from './deadline.ts'
 import type { Transport, TransportResponse } from './transport.ts'
 import { backoffMs, wait } from './wait.ts'
 
@@ -20,11 +22,16 @@ export interface ApiRequest {
   /** Below `/api/v1`, encoded. */
   readonly path: string
   readonly query?: Readonly<Record<string, string | number | boolean | undefined>>
+  /** Sent as JSON. */
   readonly body?: unknown
+  /** Sent as it is, in the place of `body`. The time limit then is one of silence: it starts anew with every part that goes out. */
+  readonly content?: Content
   readonly headers?: Readonly<Record<string, string>>
   readonly signal?: AbortSignal | undefined
   /** Sending it twice does nothing twice. True for GET by itself. */
   readonly repeatable?: boolean
+  /** Its content can be read only once, so it is never sent a second time. */
+  readonly once?: boolean
   readonly timeoutMs?: number
 }
 
@@ -50,12 +57,7 @@ export class Requester {
   /** One request, its whole JSON answer. Throws MagsApiError, MagsConnectionError, MagsProtocolError, or the signal's reason. */
   async json<Wire>(request: ApiRequest): Promise<Answer<Wire>> {
     return await this.#withRetries(request, async () => {
-      const timeoutMs = request.timeoutMs ?? this.#options.timeoutMs
-      const text = await this.#once(request, timeoutMs, async (response) => {
-        const parts: Uint8Array[] = []
-        for await (const part of response.body) parts.push(part)
-        return Buffer.concat(parts).toString('utf8')
-      })
+      const text = (await this.#whole(request, 'in all')).toString('utf8')
       try {
         return withCamelNames(JSON.parse(text) as Wire)
       } catch (error) {
@@ -64,55 +66,62 @@ export class Requester {
     })
   }
 
+  /** The same for an answer that is bytes; its time limit is one of silence. */
+  async bytes(request: ApiRequest): Promise<Buffer> {
+    return await this.#withRetries(request, () => this.#whole(request, 'between parts'))
+  }
+
   /** One request whose answer is read as it comes. Not retried: the caller knows where to go on. */
   async open(request: ApiRequest): Promise<OpenStream> {
-    const controller = new AbortController()
-    const forward = () => controller.abort(request.signal?.reason)
-    request.signal?.throwIfAborted()
-    request.signal?.addEventListener('abort', forward, { once: true })
+    const deadline = this.#deadline(request)
     const close = () => {
-      request.signal?.removeEventListener('abort', forward)
-      controller.abort(new Error('The stream was closed.'))
+      deadline[Symbol.dispose]()
+      deadline.abort(new Error('The stream was closed.'))
     }
-    const timeoutMs = request.timeoutMs ?? this.#options.timeoutMs
-    const timer = setTimeout(() => controller.abort(this.#timeoutError(timeoutMs)), timeoutMs)
     try {
-      const response = await this.#send(request, controller.signal)
+      const response = await this.#send(request, deadline)
+      deadline.stopClock()
       return { response, close }
     } catch (error) {
       close()
-      throw this.#translate(error, request.signal)
-    } finally {
-      clearTimeout(timer)
+      throw this.#translate(error, request.signal, deadline)
     }
   }
 
-  async #once<Result>(request: ApiRequest, timeoutMs: number, read: (response: TransportResponse) => Promise<Result>): Promise<Result> {
-    request.signal?.throwIfAborted()
-    const controller = new AbortController()
-    const forward = () => controller.abort(request.signal?.reason)
-    request.signal?.addEventListener('abort', forward, { once: true })
-    const timer = setTimeout(() => controller.abort(this.#timeoutError(timeoutMs)), timeoutMs)
+  async #once<Result>(request: ApiRequest, read: (response: TransportResponse, deadline: Deadline) => Promise<Result>): Promise<Result> {
+    using deadline = this.#deadline(request)
     try {
-      return await read(await this.#send(request, controller.signal))
+      return await read(await this.#send(request, deadline), deadline)
     } catch (error) {
-      throw this.#translate(error, request.signal)
-    } finally {
-      clearTimeout(timer)
-      request.signal?.removeEventListener('abort', forward)
+      throw this.#translate(error, request.signal, deadline)
     }
   }
 
-  async #send(request: ApiRequest, signal: AbortSignal): Promise<TransportResponse> {
+  async #whole(request: ApiRequest, timeLimit: 'in all' | 'between parts'): Promise<Buffer> {
+    return await this.#once(request, async (response, deadline) => {
+      const parts: Uint8Array[] = []
+      for await (const part of response.body) {
+        if (timeLimit === 'between parts') deadline.touch()
+        parts.push(part)
+      }
+      return Buffer.concat(parts)
+    })
+  }
+
+  #deadline(request: ApiRequest): Deadline {
+    const timeoutMs = request.timeoutMs ?? this.#options.timeoutMs
+    return new Deadline(request.signal, timeoutMs, () => this.#timeoutError(timeoutMs))
+  }
+
+  async #send(request: ApiRequest, deadline: Deadline): Promise<TransportResponse> {
     const url = new URL(`${this.apiUrl}/api/v1${request.path}`)
     for (const [name, value] of Object.entries(request.query ?? {})) {
       if (value !== undefined) url.searchParams.set(name, String(value))
     }
     const headers: Record<string, string> = { accept: 'application/json', 'user-agent': 'mags-sdk-node', ...request.headers }
     if (this.#options.apiToken !== undefined) headers.authorization = `Bearer ${this.#options.apiToken}`
-    if (request.body !== undefined) headers['content-type'] = 'application/json'
-    const body = request.body === undefined ? {} : { body: JSON.stringify(request.body) }
-    const response = await this.#options.transport({ method: request.method, url, headers, signal, ...body })
+    const body = bodyOf(request, headers, deadline)
+    const response = await this.#options.transport({ method: request.method, url, headers, signal: deadline.signal, ...body })
     if (response.status < 200 || response.status > 299) throw await readApiError(response, url)
     return response
   }
@@ -124,7 +133,7 @@ export class Requester {
       try {
         return await attempt()
       } catch (error) {
-        const over = tries >= this.#options.maxRetries || (isRefused(error) && !this.#options.retryRefused)
+        const over = request.once === true || tries >= this.#options.maxRetries || (isRefused(error) && !this.#options.retryRefused)
         const delayMs = over ? undefined : retryDelayMs(error, repeatable, tries)
         if (delayMs === undefined || waitedMs + delayMs > maxRetryWaitMs) throw error
         waitedMs += delayMs
@@ -137,11 +146,38 @@ export class Requester {
     return new MagsConnectionError(this.apiUrl, 'TIMEOUT', `Mags at ${this.apiUrl} did not answer within ${timeoutMs / 1000} s. Try again, or allow more time.`)
   }
 
-  #translate(error: unknown, signal: AbortSignal | undefined): unknown {
+  #translate(error: unknown, signal: AbortSignal | undefined, deadline: Deadline): unknown {
     if (signal?.aborted) return signal.reason
+    if (deadline.contentFailure !== undefined) return deadline.contentFailure
     if (error instanceof MagsApiError || error instanceof MagsConnectionError || error instanceof MagsProtocolError) return error
     return connectionErrorFrom(this.apiUrl, error)
   }
+}
+
+/** The body of a try, with the headers that belong to it. */
+function bodyOf(request: ApiRequest, headers: Record<string, string>, deadline: Deadline): { body?: string | AsyncIterable<Uint8Array> } {
+  const { content } = request
+  if (content !== undefined) {
+    headers['content-type'] = content.type
+    if (content.lengthBytes !== undefined) headers['content-length'] = String(content.lengthBytes)
+    return { body: touching(content.open(), deadline) }
+  }
+  if (request.body === undefined) return {}
+  headers['content-type'] = 'application/json'
+  return { body: JSON.stringify(request.body) }
+}
+
+async function* touching(parts: AsyncIterable<Uint8Array>, deadline: Deadline): AsyncGenerator<Uint8Array> {
+  try {
+    for await (const part of parts) {
+      deadline.touch()
+      yield part
+    }
+  } catch (error) {
+    deadline.contentFailure = error
+    throw error
+  }
+  deadline.touch()
 }
 
 function isRefused(error: unknown): boolean {

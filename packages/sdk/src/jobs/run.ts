@@ -10,12 +10,15 @@ export interface RunOptions {
   name?: string | undefined
   /** `url`: the script is the http(s) address of one. */
   type?: 'inline' | 'url' | undefined
+  /** Restored before and saved after the job; made when there is none. */
   workspaceId?: string | undefined
+  /** A workspace to start from, which is not changed; together with `workspaceId` a fork of it. */
   baseWorkspaceId?: string | undefined
   /** Keep the sandbox after the script. */
   persistent?: boolean | undefined
   startupCommand?: string | undefined
   environment?: Readonly<Record<string, string>> | undefined
+  /** Uploaded files, put into `/root` before the script starts. */
   fileIds?: readonly string[] | undefined
   /** Seconds the script may run; the server's default is 300, none for persistent jobs. */
   timeout?: number | undefined
@@ -44,6 +47,13 @@ export async function submitJob(requester: Requester, script: string, options: R
     repeatable: true,
     signal,
   })
+}
+
+export type NewOptions = Omit<RunOptions, 'name' | 'type' | 'persistent' | 'workspaceId'>
+
+/** A persistent job of this name on the workspace of this name, whose script ends at once. */
+export async function newJob(requester: Requester, name: string, options: NewOptions = {}): Promise<Answer<SubmitWire>> {
+  return await submitJob(requester, 'true', { ...options, name, workspaceId: name, persistent: true })
 }
 
 /** A job that ended: its status, and what it wrote. */

@@ -7,11 +7,14 @@ export interface CallOptions {
   signal?: AbortSignal | undefined
 }
 
-export interface ListOptions extends CallOptions {
+export interface PageOptions extends CallOptions {
   /** From 1. */
   page?: number | undefined
   /** At most 100; default 20. */
   pageSize?: number | undefined
+}
+
+export interface ListOptions extends PageOptions {
   status?: JobState | undefined
   workspaceId?: string | undefined
 }

@@ -6,6 +6,7 @@ export interface StubRequest {
   readonly url: URL
   readonly headers: IncomingMessage['headers']
   readonly body: string
+  readonly bytes: Buffer
 }
 
 /** An HTTP server for tests: every request goes to `answer`, in order, and is kept. */
@@ -13,9 +14,15 @@ export async function startStub(answer: (request: StubRequest, response: ServerR
   const requests: StubRequest[] = []
   const server = createServer(async (incoming, response) => {
     const parts: Buffer[] = []
-    for await (const part of incoming) parts.push(part as Buffer)
+    try {
+      for await (const part of incoming) parts.push(part as Buffer)
+    } catch {
+      // A client that left in the middle is no request.
+      return
+    }
     const url = new URL(incoming.url ?? '/', 'http://stub')
-    const request = { method: incoming.method ?? '', url, headers: incoming.headers, body: Buffer.concat(parts).toString('utf8') }
+    const bytes = Buffer.concat(parts)
+    const request = { method: incoming.method ?? '', url, headers: incoming.headers, body: bytes.toString('utf8'), bytes }
     requests.push(request)
     answer(request, response, requests.length)
   })

@@ -34,6 +34,16 @@ export interface StatusWire {
   started_at: string | null
   completed_at: string | null
   workspace_id: string | null
+  base_workspace_id: string | null
+  /** The newest version that the job began with or saved. */
+  workspace_version: number | null
+  /** When its workspace was last known to be in the object store. */
+  synced_at: string | null
+  /** When saving its workspace began to fail; null while all is well. */
+  workspace_unsaved_since: string | null
+  workspace_size_bytes: number | null
+  /** In all saves of this job. */
+  workspace_bytes_uploaded: number | null
   image: string
   /** The wall it got; null until a sandbox was taken. */
   isolation: Isolation | null
@@ -79,7 +89,7 @@ export interface JobListWire {
   page_size: number
 }
 
-/** What stop and update answer. */
+/** What stop, update and delete answer. */
 export interface DoneWire {
   success: boolean
   message: string
@@ -113,4 +123,127 @@ export interface HealthWire {
   status: string
   version: string
   isolation: Isolation
+}
+
+/** `total`, and where in it the answer stands. */
+interface PageWire {
+  total: number
+  page: number
+  page_size: number
+}
+
+export interface WorkspaceWire {
+  workspace_id: string
+  /** All files of the newest version; what the image has is not counted. */
+  size_bytes: number
+  /** The newest; 0 until it was saved for the first time. */
+  version: number
+  created_at: string
+  updated_at: string
+  /** When all changes were last known to be in the object store. */
+  synced_at: string | null
+  /** Request id of the job that holds it. */
+  in_use_by: string | null
+  base_workspace_id: string | null
+  /** Jobs on it need this image. */
+  image: string
+  disk_gb: number
+  /** When saving it began to fail; null while all is well. The changes are kept on the machine meanwhile. */
+  unsaved_since: string | null
+  /** Why the last attempt failed. */
+  save_error: string | null
+}
+
+export interface WorkspaceListWire extends PageWire {
+  workspaces: WorkspaceWire[]
+}
+
+export interface WorkspaceVersionWire {
+  version: number
+  created_at: string
+  reason: 'sync' | 'fork' | 'restore'
+  size_bytes: number
+  /** Paths. */
+  entry_count: number
+  /** What went to the object store for it. */
+  uploaded_bytes: number
+  image: string
+}
+
+export interface WorkspaceVersionListWire extends PageWire {
+  versions: WorkspaceVersionWire[]
+}
+
+export interface RestoreWorkspaceWire {
+  success: boolean
+  workspace_id: string
+  /** The new version, with the contents of the one asked for. */
+  version: number
+}
+
+export interface WorkspacePathStateWire {
+  /** `removed`: the version hides a path of the image. */
+  kind: 'directory' | 'file' | 'symlink' | 'fifo' | 'socket' | 'removed'
+  size_bytes: number
+  mode: number
+}
+
+export interface WorkspaceDifferenceWire {
+  path: string
+  change: 'added' | 'changed' | 'removed'
+  before: WorkspacePathStateWire | null
+  after: WorkspacePathStateWire | null
+  /** Lines as `diff -u` shows them. */
+  content?: string
+}
+
+export interface WorkspaceDiffWire {
+  workspace_id: string
+  from: number
+  to: number
+  differences: WorkspaceDifferenceWire[]
+  /** There are more than `limit`. */
+  truncated: boolean
+}
+
+export interface SyncWire {
+  success: boolean
+  workspace_id: string
+  version: number
+  /** 0 when nothing had changed. */
+  bytes_uploaded: number
+}
+
+export interface UploadedFileWire {
+  file_id: string
+  file_name: string
+  size: number
+}
+
+/** The same as it is listed. */
+export interface UploadedFileStatusWire extends UploadedFileWire {
+  created_at: string
+  /** When it was uploaded or a job last named it; 30 days later it is deleted. */
+  last_used_at: string
+}
+
+export interface UploadedFileListWire extends PageWire {
+  files: UploadedFileStatusWire[]
+}
+
+export interface SandboxFileWire {
+  name: string
+  type: 'directory' | 'file' | 'symlink' | 'fifo' | 'socket' | 'device'
+  size: number
+  /** Octal, such as `0755`. */
+  mode: string
+  mtime: string
+}
+
+export interface SandboxFileListWire {
+  path: string
+  /** By name; links as links. */
+  entries: SandboxFileWire[]
+  /** There are more than were asked for. */
+  truncated: boolean
 }

@@ -6,13 +6,21 @@ export interface JobMetrics {
   finished(status: string, startMs: number | null): void
 }
 
-export interface Metrics extends JobMetrics {
+/** What saving workspaces reports. */
+export interface WorkspaceMetrics {
+  /** One that worked; `changed` is false when there was nothing new. */
+  saved(changed: boolean, seconds: number, uploadedBytes: number): void
+  saveFailed(): void
+}
+
+export interface Metrics extends JobMetrics, WorkspaceMetrics {
   readonly registry: Registry
   observeRequest(labels: { method: string; route: string; status: number }, seconds: number): void
   /** Where the numbers of waiting and running jobs are read from. */
   watchJobs(counts: () => { pending: number; running: number }): void
 }
 
+const saveBuckets = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120]
 const startBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 
 /** Prometheus metrics, in a registry of their own. Read on demand; nothing is sampled in the background. */
@@ -29,6 +37,14 @@ export function createMetrics(host: HostApi): Metrics {
     buckets: startBuckets,
     registers,
   })
+  const saves = new Counter({
+    name: 'mags_workspace_saves_total',
+    help: 'Attempts to save a workspace since the server started',
+    labelNames: ['result'],
+    registers,
+  })
+  const saveSeconds = new Histogram({ name: 'mags_workspace_save_seconds', help: 'Duration of saves that worked', buckets: saveBuckets, registers })
+  const uploaded = new Counter({ name: 'mags_workspace_uploaded_bytes_total', help: 'Bytes that saves sent to the object store', registers })
   new Gauge({
     name: 'mags_jobs',
     help: 'Jobs that are not over',
@@ -72,6 +88,12 @@ export function createMetrics(host: HostApi): Metrics {
       finished.inc({ status })
       if (startMs !== null) start.observe(startMs / 1000)
     },
+    saved: (changed, seconds, uploadedBytes) => {
+      saves.inc({ result: changed ? 'saved' : 'unchanged' })
+      saveSeconds.observe(seconds)
+      uploaded.inc(uploadedBytes)
+    },
+    saveFailed: () => saves.inc({ result: 'failed' }),
     observeRequest: (labels, seconds) => requests.observe(labels, seconds),
     watchJobs: (source) => {
       counts = source

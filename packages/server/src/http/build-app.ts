@@ -4,17 +4,21 @@ import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import { jsonSchemaTransform } from 'fastify-type-provider-zod'
 import type { Logger } from 'pino'
 import type { ZodType } from 'zod'
+import { type FileRoutesDeps, fileRoutes } from '../files/routes.ts'
 import type { Metrics } from '../health/metrics.ts'
 import { healthRoutes } from '../health/routes.ts'
 import { type JobRoutesDeps, jobRoutes } from '../jobs/routes.ts'
 import { type LogRoutesDeps, logRoutes } from '../logs/routes.ts'
 import { poolRoutes } from '../pool/routes.ts'
+import { sandboxFileRoutes } from '../sandbox-files/routes.ts'
 import { authenticate } from '../tokens/authenticate.ts'
 import type { Identity, Tokens } from '../tokens/tokens.ts'
+import { type WorkspaceRoutesDeps, workspaceRoutes } from '../workspaces/routes.ts'
 import { answerClientError } from './client-error.ts'
 import { sendError } from './error-answer.ts'
 import { KnownPaths } from './known-paths.ts'
 import { parseJson } from './parse-json.ts'
+import { watchBodies } from './watch-bodies.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -25,10 +29,12 @@ declare module 'fastify' {
   }
   interface FastifyContextConfig {
     keepsRawBody?: boolean
+    /** The handler reads the body as it comes, and may take its time. */
+    streamsBody?: boolean
   }
 }
 
-export interface AppDeps extends JobRoutesDeps, LogRoutesDeps {
+export interface AppDeps extends JobRoutesDeps, LogRoutesDeps, WorkspaceRoutesDeps, FileRoutesDeps {
   readonly host: HostApi
   readonly tokens: Tokens
   readonly metrics: Metrics
@@ -47,7 +53,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
     bodyLimit: bodyLimitBytes,
     exposeHeadRoutes: false,
     forceCloseConnections: true,
-    requestTimeout: requestTimeoutMs,
+    requestTimeout: 0,
     http: { headersTimeout: requestTimeoutMs, connectionsCheckingInterval: Math.max(100, Math.min(5000, requestTimeoutMs / 4)) },
     routerOptions: { maxParamLength: 200 },
     clientErrorHandler: (error, socket) => answerClientError(error, socket),
@@ -71,6 +77,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
   app.addHook('onResponse', async (request, reply) => {
     deps.metrics.observeRequest({ method: request.method, route: request.routeOptions.url ?? 'none', status: reply.statusCode }, reply.elapsedTime / 1000)
   })
+  watchBodies(app, requestTimeoutMs)
   paths.watch(app)
   await app.register(swagger, {
     openapi: {
@@ -91,6 +98,9 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
         })
         await api.register(jobRoutes, deps)
         await api.register(logRoutes, deps)
+        await api.register(workspaceRoutes, deps)
+        await api.register(fileRoutes, deps)
+        await api.register(sandboxFileRoutes, deps)
         await api.register(poolRoutes, { host: deps.host })
       },
       { prefix },

@@ -13,8 +13,8 @@ export function sendError(error: unknown, request: FastifyRequest, reply: Fastif
   if (known.code === 'unauthorized') reply.header('www-authenticate', 'Bearer')
   const retryAfter = known.details?.retry_after_seconds
   if (status === 429 || status === 503) reply.header('retry-after', typeof retryAfter === 'number' ? retryAfter : 1)
-  // The rest of a body nobody reads would be taken for the next request.
-  if (status === 413) reply.header('connection', 'close')
+  // The rest of a body nobody reads would be taken for the next request; who reads it as it comes sees to that, too.
+  if (status === 413 && !request.routeOptions.config.streamsBody) reply.header('connection', 'close')
   void reply.code(status).send(errorBody(known))
 }
 

@@ -58,15 +58,13 @@ describe('HTTP rules', () => {
       status: 400,
       error: 'the body must be a JSON object',
     })
-    for (const path of ['access', 'sync', 'sleep', 'wake']) {
+    for (const path of ['access', 'sleep', 'wake']) {
       expect(await send({ method: 'POST', url: `/api/v1/mags-jobs/x/${path}`, payload: {} })).toMatchObject({
         status: 400,
         code: 'not_available',
         error: expect.stringMatching(/^not available yet: /),
       })
     }
-    for (const method of ['GET', 'PUT', 'DELETE'] as const)
-      expect(await send({ method, url: '/api/v1/mags-jobs/x/files?path=/a' })).toMatchObject({ status: 400, code: 'not_available' })
     expect(await send({ method: 'GET', url: '/api/v1/mags-jobs/x/logs?tail=1' })).toMatchObject({ status: 400, error: 'unknown member "tail"' })
   })
 

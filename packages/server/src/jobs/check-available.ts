@@ -1,12 +1,12 @@
 import { type HostCapabilities, MagsError, type SubmitJobRequest } from '@mags/protocol'
 
 /** Refuses what this server cannot do: rejects with MagsError that names the field and what there is instead. */
-export function checkAvailable(request: SubmitJobRequest, host: HostCapabilities): void {
-  if (request.workspace_id != null) throw notYet('workspace_id', 'workspaces')
-  if (request.base_workspace_id != null) throw notYet('base_workspace_id', 'workspaces')
-  if (request.file_ids.length > 0) throw notYet('file_ids', 'uploaded files')
+export function checkAvailable(request: SubmitJobRequest, host: HostCapabilities, has: { readonly files: boolean }): void {
+  if (request.file_ids.length > 0 && !has.files) throw notYet('file_ids', 'uploaded files')
   if (request.egress !== undefined && request.egress !== null) throw notYet('egress', 'egress rules')
   if (request.no_sleep && !request.persistent) throw new MagsError('bad_request', 'no_sleep: needs persistent to be true')
+  if (request.workspace_id != null && request.workspace_id === request.base_workspace_id)
+    throw new MagsError('bad_request', 'base_workspace_id: must be another workspace than workspace_id; leave it out to go on with the workspace as it is')
   checkBound('vcpus', request.vcpus, host.maxVcpus)
   checkBound('memory_mb', request.memory_mb, host.maxMemoryMb)
   checkBound('disk_gb', request.disk_gb, host.maxDiskGb)
@@ -24,6 +24,13 @@ export function chooseImage(request: SubmitJobRequest, host: HostCapabilities): 
   if (host.images.includes(wanted)) return wanted
   const field = image === undefined && alias !== undefined ? 'rootfs_type' : 'image'
   throw new MagsError('bad_request', `${field}: ${JSON.stringify(wanted)} is not an image of this server; it has ${host.images.join(', ')}`)
+}
+
+/** The digest that workspaces are pinned to. */
+export function digestOf(image: string, host: HostCapabilities): string {
+  const digest = host.imageDigests[image]
+  if (digest === undefined) throw new MagsError('not_available', `image: ${image} cannot have workspaces, because this server does not know its digest`)
+  return digest
 }
 
 function checkBound(field: string, value: number | undefined, max: number): void {

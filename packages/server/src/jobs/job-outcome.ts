@@ -26,6 +26,11 @@ export function judge(exit: ScriptExit, ending: Ending | undefined): Verdict {
   return { status: 'error', exitCode: exit.exitCode, error, ...(worthARow ? { row: error } : {}) }
 }
 
+/** The same when its workspace could not be saved: never anything but an error, so that nothing is lost in silence. */
+export function withUnsaved(verdict: Verdict, unsaved: string): Verdict {
+  return { ...verdict, status: 'error', error: verdict.error === null ? unsaved : `${verdict.error}; ${unsaved}` }
+}
+
 export const timeoutWords = (seconds: number) => `timed out after ${seconds} s`
 
 function wordsFor(exit: ScriptExit): string {

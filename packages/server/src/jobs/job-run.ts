@@ -1,15 +1,29 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { type ExecRequest, type HostApi, MagsError, type RunningSandbox, type SandboxLease, type ScriptExit } from '@mags/protocol'
+import {
+  type ExecRequest,
+  type HostApi,
+  MagsError,
+  type RunningSandbox,
+  type SandboxFiles,
+  type SandboxLease,
+  type ScriptExit,
+  type ScriptSpec,
+  type WorkspaceSaved,
+} from '@mags/protocol'
 import type { Logger } from 'pino'
 import type { JobMetrics } from '../health/metrics.ts'
 import type { JobLog } from '../logs/job-log.ts'
 import type { LogStore } from '../logs/log-store.ts'
 import { timestamp } from '../state/timestamp.ts'
+import { JobWorkspace, type JobWorkspaceDeps } from '../workspaces/job-workspace.ts'
 import { type Job, type JobTimings, sandboxSpecOf } from './job.ts'
-import { type Ending, judge, timeoutWords, type Verdict } from './job-outcome.ts'
+import type { JobFiles } from './job-files.ts'
+import { type Ending, judge, timeoutWords, type Verdict, withUnsaved } from './job-outcome.ts'
 import { setLongTimeout } from './set-long-timeout.ts'
+import { settlesWithin } from './settles-within.ts'
 import { StartClock } from './start-clock.ts'
 import type { JobStore } from './store.ts'
+import { tellProgress } from './tell-progress.ts'
 
 export interface JobRunDeps {
   readonly store: JobStore
@@ -18,6 +32,10 @@ export interface JobRunDeps {
   readonly clock: () => number
   readonly logger: Logger
   readonly metrics: JobMetrics
+  /** How workspaces are saved. */
+  readonly saving: JobWorkspaceDeps
+  /** Absent: jobs cannot have uploaded files. */
+  readonly files?: JobFiles
   /** From SIGTERM to the end of the sandbox, after a stop. */
   readonly stopGraceMs: number
   /** The same after a timeout. */
@@ -36,7 +54,7 @@ const storeRetryDelaysMs = [100, 1000, 5000]
  *                                           (persistent, script ended) └──┘ resting
  *
  * `stop`, a timeout, a failure and a lost sandbox lead to `finished` from anywhere; whichever is first decides. In `finished` the log and the status are
- * stored, followers are told, and the sandbox is destroyed in the background. `detach` (the server goes, the job stays) leaves row and sandbox as they are.
+ * stored, followers are told, and the sandbox is destroyed in the background. A workspace is saved before the status is stored. `detach` (the server goes, the job stays) leaves row and sandbox as they are.
  */
 export class JobRun {
   readonly requestId: string
@@ -48,6 +66,7 @@ export class JobRun {
   readonly #abort = new AbortController()
   readonly #done = Promise.withResolvers<void>()
   readonly #environment: Readonly<Record<string, string>>
+  readonly #workspace: JobWorkspace | undefined
   #running: RunningSandbox | undefined
   #scriptExit: ScriptExit | undefined
   #outputSeen = false
@@ -67,6 +86,10 @@ export class JobRun {
     this.persistent = job.persistent
     this.#environment = job.environment
     this.log = deps.logs.create(job.requestId, () => this.#onFirstOutput())
+    if (job.workspaceId !== null && job.workspaceStorageId !== null) {
+      const { requestId, workspaceId, workspaceStorageId: storageId } = job
+      this.#workspace = new JobWorkspace(deps.saving, { requestId, workspaceId, storageId, log: this.log, onFenced: (words) => void this.fail(words) })
+    }
   }
 
   /** Settles when the job is over and its status stored, or it was detached. */
@@ -86,11 +109,18 @@ export class JobRun {
 
   /** Takes a sandbox and stores that; undefined when the job ended instead. */
   async take(job: Job): Promise<SandboxLease | undefined> {
+    const lease = await this.#take(job)
+    if (lease === undefined) this.#workspace?.leave()
+    return lease
+  }
+
+  async #take(job: Job): Promise<SandboxLease | undefined> {
     this.#clock.end('queueMs')
     // Ready by the time the first output comes; a failure shows at the first write.
     this.log.open().catch(() => undefined)
     try {
-      const lease = await this.#deps.host.acquire(sandboxSpecOf(job), this.#abort.signal)
+      await this.#workspace?.enter(this.#abort.signal)
+      const lease = await this.#deps.host.acquire(sandboxSpecOf(job), this.#abort.signal, tellProgress(this.log))
       this.#clock.end('acquireMs')
       const stored = await this.#storeTaken(lease).catch(async (error: unknown) => {
         await lease.release()
@@ -108,10 +138,21 @@ export class JobRun {
 
   /** Runs the script in the sandbox taken. Settles when the script has ended. */
   async execute(job: Job, lease: SandboxLease): Promise<void> {
-    if (this.#ending) return await lease.release().catch((error: unknown) => this.#warn(error, 'a sandbox could not be given back'))
+    if (this.#ending) return await this.#giveBack(lease)
+    let script: ScriptSpec = { script: job.script, environment: job.environment }
+    if (job.fileIds.length > 0) {
+      try {
+        script = { ...script, files: await this.#openFiles(job) }
+      } catch (error) {
+        await this.#giveBack(lease)
+        return await this.#finish(this.#failure(error))
+      }
+      if (this.#ending) return await this.#giveBack(lease)
+    }
     try {
-      this.#running = await lease.run({ script: job.script, environment: job.environment }, this.log.sink)
+      this.#running = await lease.run(script, this.log.sink)
     } catch (error) {
+      this.#workspace?.leave()
       if (!this.#detached) await this.#finish(this.#failure(error))
       return
     }
@@ -120,6 +161,7 @@ export class JobRun {
     if (this.#outputSeen) this.#clock.end('firstByteMs')
     if (this.persistent) this.#storeTimings()
     if (job.timeoutSeconds !== null) this.#armDeadline(job.timeoutSeconds, job.timeoutSeconds * 1000)
+    if (!this.#finishing) this.#workspace?.watch(this.#running)
     await this.#watch(this.#running)
   }
 
@@ -127,6 +169,8 @@ export class JobRun {
   async adopt(job: Job, running: RunningSandbox): Promise<void> {
     this.#waiting = false
     this.#running = running
+    this.#workspace?.watch(running)
+    await this.#workspace?.enter()
     if (job.exitCode !== null) {
       this.#scriptExit = { kind: 'exited', exitCode: job.exitCode }
       await this.log.markScriptExit(job.exitCode)
@@ -148,6 +192,7 @@ export class JobRun {
   /** Ends the job as `error`, without waiting for its script. */
   async shutDown(reason: string): Promise<void> {
     this.#ending ??= { kind: 'shutdown', reason }
+    this.#workspace?.hurry()
     await this.#finish(judge({ kind: 'sandbox-lost', exitCode: 137 }, this.#ending))
   }
 
@@ -158,12 +203,28 @@ export class JobRun {
 
   /** Leaves the job as it is stored, for the next process. */
   async detach(): Promise<void> {
-    if (this.#finishing) return await this.#finishing
+    if (this.#finishing) {
+      this.#workspace?.hurry()
+      return await this.#finishing
+    }
     this.#detached = true
     this.#cancelDeadline()
     this.#abort.abort(new MagsError('no_capacity', 'the server is shutting down'))
+    await this.#workspace?.pause()
     await this.log.close()
     this.#done.resolve()
+  }
+
+  /** Saves its workspace now. Rejects with MagsError 'bad_request' when it has none, 'job_not_running', and as `RunningSandbox.saveWorkspace`. */
+  async sync(): Promise<WorkspaceSaved & { readonly workspaceId: string }> {
+    if (this.#workspace === undefined) throw new MagsError('bad_request', 'the job has no workspace')
+    this.#checkRunning()
+    return { ...(await this.#workspace.sync()), workspaceId: this.#workspace.workspaceId }
+  }
+
+  /** Files of the sandbox. Throws MagsError('job_not_running') when there is none. */
+  files(): SandboxFiles {
+    return this.#checkRunning().files
   }
 
   /** One more program in the sandbox. Rejects with MagsError('job_not_running') when there is none. */
@@ -172,9 +233,24 @@ export class JobRun {
     onOutput: (source: 'stdout' | 'stderr', bytes: Uint8Array) => Promise<void> | void,
     abort: AbortSignal,
   ): Promise<ScriptExit & { timedOut: boolean }> {
+    const running = this.#checkRunning()
+    return await running.exec({ ...request, environment: { ...this.#environment, ...request.environment } }, onOutput, abort)
+  }
+
+  #checkRunning(): RunningSandbox {
     if (this.#running === undefined) throw new MagsError('job_not_running', 'the job has not started yet; try again once its status is running')
     if (this.#ending || this.#finishing) throw new MagsError('job_not_running', 'the job is ending')
-    return await this.#running.exec({ ...request, environment: { ...this.#environment, ...request.environment } }, onOutput, abort)
+    return this.#running
+  }
+
+  async #openFiles(job: Job) {
+    if (this.#deps.files === undefined) throw new MagsError('not_available', 'this server does not do uploaded files')
+    return await this.#deps.files.open(job.accountId, job.fileIds)
+  }
+
+  async #giveBack(lease: SandboxLease): Promise<void> {
+    await lease.release().catch((error: unknown) => this.#warn(error, 'a sandbox could not be given back'))
+    this.#workspace?.leave()
   }
 
   #storeTaken(lease: SandboxLease): Promise<boolean> {
@@ -259,8 +335,11 @@ export class JobRun {
     if (running === undefined) return
     running.signal(15).catch((error: unknown) => this.#warn(error, 'a script could not be signalled'))
     if (await settlesWithin(running.exited, graceMs)) return
-    await running.destroy().catch((error: unknown) => this.#warn(error, 'a sandbox could not be destroyed'))
-    if (await settlesWithin(running.exited, lastWordsMs)) return
+    // With a workspace the last save ends its processes, and the sandbox goes after it.
+    if (this.#workspace === undefined) {
+      await running.destroy().catch((error: unknown) => this.#warn(error, 'a sandbox could not be destroyed'))
+      if (await settlesWithin(running.exited, lastWordsMs)) return
+    }
     await this.#settle({ kind: 'sandbox-lost', exitCode: 137 }, running)
   }
 
@@ -269,9 +348,12 @@ export class JobRun {
     return this.#finishing
   }
 
-  async #finishNow({ status, exitCode, error, row }: Verdict): Promise<void> {
+  async #finishNow(verdict: Verdict): Promise<void> {
     this.#cancelDeadline()
-    if (row !== undefined) await this.log.system(row, 'error')
+    if (verdict.row !== undefined) await this.log.system(verdict.row, 'error')
+    const unsaved = await this.#workspace?.finish({ stopping: this.#ending?.kind === 'stop' || this.#ending?.kind === 'shutdown' })
+    if (unsaved !== undefined) await this.log.system(unsaved, 'error')
+    const { status, exitCode, error } = unsaved === undefined ? verdict : withUnsaved(verdict, unsaved)
     await this.log.flush()
     const lost = this.log.fault && `output was lost: ${this.log.fault.message}`
     if (lost !== undefined) this.#warn(this.log.fault, 'the log of a job could not be written')
@@ -285,7 +367,10 @@ export class JobRun {
   }
 
   #destroy(): void {
-    this.#running?.destroy().catch((error: unknown) => this.#warn(error, 'a sandbox could not be destroyed'))
+    this.#running
+      ?.destroy()
+      .catch((error: unknown) => this.#warn(error, 'a sandbox could not be destroyed'))
+      .finally(() => this.#workspace?.leave())
   }
 
   /** A short fault of the database must not leave a job behind that never ends; a long one is for recovery at the next start. */
@@ -310,12 +395,4 @@ export class JobRun {
   #warn(error: unknown, words: string): void {
     this.#deps.logger.warn({ err: error, requestId: this.requestId }, words)
   }
-}
-
-async function settlesWithin(promise: Promise<unknown>, timeoutMs: number): Promise<boolean> {
-  const cancel = new AbortController()
-  const timeout = delay(timeoutMs, false, { signal: cancel.signal }).catch(() => false)
-  const settled = await Promise.race([promise.then(() => true), timeout])
-  cancel.abort()
-  return settled
 }

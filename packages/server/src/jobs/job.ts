@@ -33,6 +33,7 @@ export interface Job {
   readonly port: number
   readonly subdomain: string
   readonly workspaceId: string | null
+  readonly baseWorkspaceId: string | null
   readonly vmId: string | null
   readonly exitCode: number | null
   readonly error: string | null
@@ -40,6 +41,16 @@ export interface Job {
   readonly createdAt: string
   readonly startedAt: string | null
   readonly completedAt: string | null
+  readonly fileIds: readonly string[]
+  /** What `workspaceId` and `baseWorkspaceId` mean on the host; the fence is what the job holds its workspace with. */
+  readonly workspaceStorageId: string | null
+  readonly workspaceFence: number | null
+  readonly baseStorageId: string | null
+  /** Newest version the job began with or saved, and when its workspace was last known to be saved. */
+  readonly workspaceVersion: number | null
+  readonly workspaceSyncedAt: string | null
+  readonly workspaceSizeBytes: number | null
+  readonly workspaceUploadedBytes: number | null
 }
 
 /** Milliseconds with three decimals. The first four follow each other without a gap; `startMs` is their sum. */
@@ -59,5 +70,14 @@ export const newSubdomain = (): string => randomBytes(6).toString('hex')
 
 export function sandboxSpecOf(job: Job): SandboxSpec {
   const { image, vcpus, memoryMb, diskGb, persistent } = job
-  return { image, isolation: job.isolationWish, vcpus, memoryMb, diskGb, persistent }
+  return {
+    image,
+    isolation: job.isolationWish,
+    vcpus,
+    memoryMb,
+    diskGb,
+    persistent,
+    ...(job.workspaceStorageId === null ? {} : { workspace: { storageId: job.workspaceStorageId, fence: job.workspaceFence ?? 0 } }),
+    ...(job.baseStorageId === null ? {} : { base: { storageId: job.baseStorageId } }),
+  }
 }

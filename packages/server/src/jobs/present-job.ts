@@ -1,8 +1,9 @@
 import type { JobStatusAnswer } from '@mags/protocol'
+import type { Workspace } from '../workspaces/workspace.ts'
 import type { Job, JobTimings } from './job.ts'
 
-/** A job as the status route gives it. `appsUrl` is the address whose subdomains are jobs; `live` are the timings of a job that is under way, ahead of what is stored. */
-export function presentJob(job: Job, appsUrl: string | undefined, live: JobTimings | undefined): JobStatusAnswer {
+/** A job as the status route gives it. `appsUrl` is the address whose subdomains are jobs; `live` are the timings of a job that is under way, ahead of what is stored. `workspace` is the one it has. */
+export function presentJob(job: Job, appsUrl: string | undefined, live: JobTimings | undefined, workspace?: Workspace): JobStatusAnswer {
   const timings = live?.queueMs == null ? job.timings : live
   return {
     request_id: job.requestId,
@@ -24,6 +25,12 @@ export function presentJob(job: Job, appsUrl: string | undefined, live: JobTimin
     started_at: job.startedAt,
     completed_at: job.completedAt,
     workspace_id: job.workspaceId,
+    base_workspace_id: job.baseWorkspaceId,
+    workspace_version: job.workspaceVersion,
+    synced_at: job.workspaceSyncedAt,
+    workspace_unsaved_since: workspace?.unsavedSince ?? null,
+    workspace_size_bytes: job.workspaceSizeBytes,
+    workspace_bytes_uploaded: job.workspaceId === null ? null : (job.workspaceUploadedBytes ?? 0),
     image: job.image,
     isolation: job.isolation,
     vcpus: job.vcpus,

@@ -15,8 +15,9 @@ export interface RecoverDeps {
 export const stoppedWhileRunning = 'the server stopped while this job ran'
 const goneAfterRestart = 'the sandbox was gone after a restart of the server'
 
-/** Picks up what a former process left: persistent jobs go on, other running ones end as `error`, pending ones wait again. */
-export async function recoverJobs(deps: RecoverDeps): Promise<void> {
+/** Picks up what a former process left: persistent jobs go on, other running ones end as `error`, pending ones wait again. Resolves with the storage ids of the workspaces of those that ended. */
+export async function recoverJobs(deps: RecoverDeps): Promise<string[]> {
+  const ended: string[] = []
   const counts = { adopted: 0, failed: 0, pending: 0 }
   for (const { requestId, status } of await deps.store.listUnfinished()) {
     // Submitted since this process began: it waits already.
@@ -31,10 +32,12 @@ export async function recoverJobs(deps: RecoverDeps): Promise<void> {
       counts.adopted++
     } else {
       counts.failed++
+      if (job.workspaceStorageId !== null) ended.push(job.workspaceStorageId)
     }
   }
   await deps.host.settle()
   if (counts.adopted + counts.failed + counts.pending > 0) deps.logger.info(counts, 'jobs of the former process were recovered')
+  return ended
 }
 
 /** Whether the job lives on. */

@@ -12,6 +12,7 @@ import {
   MagsError,
   submitJobAnswer,
   submitJobRequest,
+  syncJobAnswer,
   updateJobRequest,
 } from '@mags/protocol'
 import type { FastifyPluginCallbackZod } from 'fastify-type-provider-zod'
@@ -23,6 +24,7 @@ import type { Job } from './job.ts'
 import { presentJob } from './present-job.ts'
 import type { JobStore } from './store.ts'
 import { type SubmitDeps, submitJob } from './submit-job.ts'
+import { runForSync } from './sync-job.ts'
 
 export interface JobRoutesDeps extends SubmitDeps {
   readonly store: JobStore
@@ -34,13 +36,8 @@ export interface JobRoutesDeps extends SubmitDeps {
 
 const later: readonly (readonly ['GET' | 'POST' | 'PUT' | 'DELETE', string, string])[] = [
   ['POST', 'access', 'URL and SSH access'],
-  ['POST', 'sync', 'workspaces'],
   ['POST', 'sleep', 'sleeping jobs'],
   ['POST', 'wake', 'sleeping jobs'],
-  ['GET', 'files', 'files of a job'],
-  ['PUT', 'files', 'files of a job'],
-  ['DELETE', 'files', 'files of a job'],
-  ['GET', 'files/list', 'files of a job'],
 ]
 
 /** Finds the job a path names, for the account of the request. */
@@ -57,7 +54,7 @@ export const jobRoutes: FastifyPluginCallbackZod<JobRoutesDeps> = (app, deps, do
   app.post(
     '/mags-jobs',
     {
-      schema: { tags, summary: 'Submit a job', body: submitJobRequest, response: { 202: submitJobAnswer, '4xx': errorAnswer, 503: errorAnswer } },
+      schema: { tags, summary: 'Submit a job', body: submitJobRequest, response: { 202: submitJobAnswer, '4xx': errorAnswer, '5xx': errorAnswer } },
       config: { keepsRawBody: true },
     },
     async (request, reply) => {
@@ -92,7 +89,8 @@ export const jobRoutes: FastifyPluginCallbackZod<JobRoutesDeps> = (app, deps, do
       const job = await find(request.identity.accountId, request.params.id)
       const { queueMs, acquireMs, attachMs, firstByteMs } = job.timings
       if (queueMs !== null) reply.header('server-timing', serverTiming({ queue: queueMs, acquire: acquireMs, attach: attachMs, 'first-byte': firstByteMs }))
-      return presentJob(job, deps.appsUrl, deps.dispatcher.find(job.requestId)?.timings)
+      const workspace = job.workspaceStorageId === null ? undefined : await deps.workspaces.byStorageId(job.workspaceStorageId)
+      return presentJob(job, deps.appsUrl, deps.dispatcher.find(job.requestId)?.timings, workspace)
     },
   )
 
@@ -122,6 +120,28 @@ export const jobRoutes: FastifyPluginCallbackZod<JobRoutesDeps> = (app, deps, do
       }
       await run.stop()
       return { success: true, message: 'Job stopped' }
+    },
+  )
+
+  app.post(
+    '/mags-jobs/:id/sync',
+    {
+      schema: {
+        tags,
+        summary: 'Save the workspace of a running job now; answers once that is durable',
+        params: jobParams,
+        response: { 200: syncJobAnswer, '4xx': errorAnswer, '5xx': errorAnswer },
+      },
+    },
+    async (request) => {
+      const job = await find(request.identity.accountId, request.params.id)
+      const saved = await runForSync(job, deps.dispatcher.find(job.requestId)).sync()
+      return {
+        success: true,
+        workspace_id: saved.workspaceId,
+        version: saved.version.version,
+        bytes_uploaded: saved.changed ? saved.version.uploadedBytes : 0,
+      }
     },
   )
 

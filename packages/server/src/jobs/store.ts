@@ -3,6 +3,7 @@ import { type Insertable, type Selectable, sql, type Transaction, type Updateabl
 import type { Database } from '../state/database.ts'
 import type { GroupCommit } from '../state/group-commit.ts'
 import type { JobsTable, Tables } from '../state/schema.ts'
+import { releaseHold } from '../workspaces/store.ts'
 import type { Job, JobTimings } from './job.ts'
 
 export interface JobOutcome {
@@ -54,14 +55,25 @@ export class JobStore {
     return this.#update(requestId, ['running'], { exit_code: exitCode, ...timingColumns(timings) })
   }
 
-  /** To a final status, from any of `from`; false when the job was in none of them. */
+  /** To a final status, from any of `from`, and its workspace is free; false when the job was in none of them. */
   finish(requestId: string, outcome: JobOutcome, from: readonly JobStatus[] = unfinished): Promise<boolean> {
-    return this.#update(requestId, from, {
+    const columns = {
       status: outcome.status,
       exit_code: outcome.exitCode,
       error: outcome.error,
       completed_at: outcome.completedAt,
       ...timingColumns(outcome.timings),
+    }
+    return this.#commits.write(async (transaction) => {
+      const row = await transaction
+        .updateTable('jobs')
+        .set(columns)
+        .where('request_id', '=', requestId)
+        .where('status', 'in', from)
+        .returning('workspace_storage_id')
+        .executeTakeFirst()
+      if (row?.workspace_storage_id != null) await releaseHold(transaction, requestId)
+      return row !== undefined
     })
   }
 
@@ -162,12 +174,21 @@ function toRow(job: Job): Insertable<JobsTable> {
     port: job.port,
     subdomain: job.subdomain,
     workspace_id: job.workspaceId,
+    base_workspace_id: job.baseWorkspaceId,
     vm_id: job.vmId,
     exit_code: job.exitCode,
     error: job.error,
     created_at: job.createdAt,
     started_at: job.startedAt,
     completed_at: job.completedAt,
+    file_ids: JSON.stringify(job.fileIds),
+    workspace_storage_id: job.workspaceStorageId,
+    workspace_fence: job.workspaceFence,
+    base_storage_id: job.baseStorageId,
+    workspace_version: job.workspaceVersion,
+    workspace_synced_at: job.workspaceSyncedAt,
+    workspace_size_bytes: job.workspaceSizeBytes,
+    workspace_uploaded_bytes: job.workspaceUploadedBytes,
     ...timingColumns(job.timings),
   }
 }
@@ -194,6 +215,7 @@ function toJob(row: Selectable<JobsTable>): Job {
     port: row.port,
     subdomain: row.subdomain,
     workspaceId: row.workspace_id,
+    baseWorkspaceId: row.base_workspace_id,
     vmId: row.vm_id,
     exitCode: row.exit_code,
     error: row.error,
@@ -208,5 +230,13 @@ function toJob(row: Selectable<JobsTable>): Job {
     createdAt: row.created_at,
     startedAt: row.started_at,
     completedAt: row.completed_at,
+    fileIds: JSON.parse(row.file_ids) as string[],
+    workspaceStorageId: row.workspace_storage_id,
+    workspaceFence: row.workspace_fence,
+    baseStorageId: row.base_storage_id,
+    workspaceVersion: row.workspace_version,
+    workspaceSyncedAt: row.workspace_synced_at,
+    workspaceSizeBytes: row.workspace_size_bytes,
+    workspaceUploadedBytes: row.workspace_uploaded_bytes,
   }
 }

@@ -16,9 +16,11 @@ describe('submit', () => {
       [{ script: 'x', disk_gb: 21 }, 'bad_request', 'disk_gb: at most 20 on this server'],
       [{ script: 'x', no_sleep: true }, 'bad_request', 'no_sleep: needs persistent to be true'],
       [{ script: 'x', isolation: 'vm' }, 'not_available', 'isolation: "vm" cannot be had on this server: no KVM'],
-      [{ script: 'x', workspace_id: 'w' }, 'not_available', 'not available yet: workspace_id: this server does not do workspaces'],
-      [{ script: 'x', base_workspace_id: 'w' }, 'not_available', 'not available yet: base_workspace_id: this server does not do workspaces'],
-      [{ script: 'x', file_ids: ['f'] }, 'not_available', 'not available yet: file_ids: this server does not do uploaded files'],
+      [
+        { script: 'x', workspace_id: 'w', base_workspace_id: 'w' },
+        'bad_request',
+        'base_workspace_id: must be another workspace than workspace_id; leave it out to go on with the workspace as it is',
+      ],
       [{ script: 'x', egress: 'none' }, 'not_available', 'not available yet: egress: this server does not do egress rules'],
     ]
     for (const [body, code, error] of cases) {

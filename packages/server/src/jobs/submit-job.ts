@@ -1,16 +1,24 @@
-import { createHash, randomUUID } from 'node:crypto'
-import { type HostApi, MagsError, type SubmitJobAnswer, type SubmitJobRequest, submitJobRequest } from '@mags/protocol'
+import { randomUUID } from 'node:crypto'
+import { type HostApi, type HostCapabilities, type SubmitJobAnswer, type SubmitJobRequest, submitJobRequest } from '@mags/protocol'
 import type { GroupCommit } from '../state/group-commit.ts'
 import { timestamp } from '../state/timestamp.ts'
-import { checkAvailable, chooseImage } from './check-available.ts'
+import { defaultDiskGb, holdWorkspaces, type WorkspaceWish } from '../workspaces/hold-workspaces.ts'
+import { refreshVersion } from '../workspaces/refresh-version.ts'
+import type { WorkspaceStore } from '../workspaces/store.ts'
+import { checkAvailable, chooseImage, digestOf } from './check-available.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import { fetchScript } from './fetch-script.ts'
-import type { IdempotencyKey, IdempotencyStore, StoredAnswer } from './idempotency-store.ts'
+import { firstAnswer, idempotencyKeyOf, keyLifeMs } from './idempotency-key.ts'
+import type { IdempotencyStore } from './idempotency-store.ts'
 import { type Job, newRequestId, newSubdomain, noTimings } from './job.ts'
+import type { JobFiles } from './job-files.ts'
 import type { JobStore } from './store.ts'
 
 export interface SubmitDeps {
   readonly store: JobStore
+  readonly workspaces: WorkspaceStore
+  /** Absent: jobs cannot have uploaded files. */
+  readonly files?: JobFiles
   readonly idempotency: IdempotencyStore
   readonly commits: GroupCommit
   readonly host: HostApi
@@ -29,7 +37,6 @@ export interface Submission {
   readonly acceptedAt: number
 }
 
-const keyLifeMs = 24 * 3600 * 1000
 const defaultTimeoutSeconds = 300
 const mostWarnings = 20
 
@@ -40,27 +47,46 @@ export async function submitJob(deps: SubmitDeps, submission: Submission): Promi
   const notBefore = timestamp(now - keyLifeMs)
   const key = idempotencyKeyOf(submission)
   const earlier = key && (await deps.idempotency.find(accountId, key.key, notBefore))
-  if (key && earlier) return firstAnswer(key, earlier)
+  if (key && earlier) return firstAnswer<SubmitJobAnswer>(key, earlier)
   const capabilities = deps.host.capabilities()
-  checkAvailable(request, capabilities)
+  checkAvailable(request, capabilities, { files: deps.files !== undefined })
   const image = chooseImage(request, capabilities)
   const release = deps.dispatcher.reserve()
   try {
     const script = request.type === 'url' ? await (deps.fetchScript ?? fetchScript)(request.script) : request.script
-    const job = makeJob(accountId, { ...request, script }, image, now)
-    const answer = makeAnswer(job, submission.body)
-    const taken = await deps.commits.write(async (transaction) => {
-      const first = key && (await deps.idempotency.claim(transaction, key, JSON.stringify(answer), job.createdAt, notBefore))
-      if (!first) await deps.store.insert(transaction, job)
-      return first
+    if (request.file_ids.length > 0) await deps.files?.check(accountId, request.file_ids)
+    const wished = makeJob(accountId, { ...request, script }, image, now)
+    const wish = makeWish(wished, request, capabilities)
+    if (wish) await lookAtBase(deps, wish)
+    const answer = makeAnswer(wished, submission.body)
+    const { first, job } = await deps.commits.write(async (transaction) => {
+      const first = key && (await deps.idempotency.claim(transaction, key, JSON.stringify(answer), wished.createdAt, notBefore))
+      if (first) return { first, job: wished }
+      const job = wish ? { ...wished, ...(await holdWorkspaces(transaction, deps.workspaces, wish)) } : wished
+      await deps.store.insert(transaction, job)
+      return { first, job }
     })
-    if (key && taken) return firstAnswer(key, taken)
+    if (key && first) return firstAnswer<SubmitJobAnswer>(key, first)
     release()
     deps.dispatcher.add(job, acceptedAt)
     return answer
   } finally {
     release()
   }
+}
+
+function makeWish(job: Job, request: SubmitJobRequest, host: HostCapabilities): WorkspaceWish | undefined {
+  const { accountId, requestId, workspaceId, baseWorkspaceId } = job
+  if (workspaceId === null && baseWorkspaceId === null) return undefined
+  const image = { name: job.image, digest: digestOf(job.image, host) }
+  return { accountId, requestId, workspaceId, baseWorkspaceId, image, diskGb: request.disk_gb, now: job.createdAt }
+}
+
+/** A base without a version here may have one: the server can have died between a save and its note. */
+async function lookAtBase(deps: SubmitDeps, wish: WorkspaceWish): Promise<void> {
+  if (wish.baseWorkspaceId === null) return
+  const base = await deps.workspaces.find(wish.accountId, wish.baseWorkspaceId)
+  if (base?.version === 0) await refreshVersion(deps, base.storageId)
 }
 
 function makeJob(accountId: string, request: SubmitJobRequest, image: string, now: number): Job {
@@ -81,10 +107,11 @@ function makeJob(accountId: string, request: SubmitJobRequest, image: string, no
     isolation: null,
     vcpus: request.vcpus ?? 1,
     memoryMb: request.memory_mb ?? 512,
-    diskGb: request.disk_gb ?? 2,
+    diskGb: request.disk_gb ?? defaultDiskGb,
     port: request.port,
     subdomain: newSubdomain(),
-    workspaceId: null,
+    workspaceId: request.workspace_id ?? null,
+    baseWorkspaceId: request.base_workspace_id ?? null,
     vmId: null,
     exitCode: null,
     error: null,
@@ -92,6 +119,14 @@ function makeJob(accountId: string, request: SubmitJobRequest, image: string, no
     createdAt: timestamp(now),
     startedAt: null,
     completedAt: null,
+    fileIds: request.file_ids,
+    workspaceStorageId: null,
+    workspaceFence: null,
+    baseStorageId: null,
+    workspaceVersion: null,
+    workspaceSyncedAt: null,
+    workspaceSizeBytes: null,
+    workspaceUploadedBytes: null,
   }
 }
 
@@ -102,24 +137,4 @@ function makeAnswer(job: Job, body: Readonly<Record<string, unknown>>): SubmitJo
     .map((name) => `unknown member ${JSON.stringify(name.slice(0, 64))} was ignored`)
   const answer: SubmitJobAnswer = { request_id: job.requestId, status: 'accepted', message: 'Mags job submitted successfully' }
   return warnings.length === 0 ? answer : { ...answer, warnings }
-}
-
-function firstAnswer(key: IdempotencyKey, stored: StoredAnswer): SubmitJobAnswer {
-  if (stored.bodyHash !== key.bodyHash)
-    throw new MagsError('idempotency_conflict', 'Idempotency-Key: this key was used with a different body; use a new key for a new job')
-  return JSON.parse(stored.answer) as SubmitJobAnswer
-}
-
-function idempotencyKeyOf({ accountId, body, idempotencyKey }: Submission): IdempotencyKey | undefined {
-  if (idempotencyKey === undefined) return undefined
-  if (!/^[\x21-\x7e]{1,255}$/.test(idempotencyKey)) throw new MagsError('bad_request', 'Idempotency-Key: must be 1 to 255 visible ASCII characters')
-  return { accountId, key: idempotencyKey, bodyHash: createHash('sha256').update(canonicalJson(body)).digest('hex') }
-}
-
-/** JSON that does not depend on the order of members. */
-function canonicalJson(value: unknown): string {
-  return JSON.stringify(value, (_name, member: unknown) => {
-    if (typeof member !== 'object' || member === null || Array.isArray(member)) return member
-    return Object.fromEntries(Object.entries(member).sort(([a], [b]) => (a < b ? -1 : 1)))
-  })
 }

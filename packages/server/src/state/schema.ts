@@ -39,6 +39,40 @@ export interface JobsTable {
   created_at: string
   started_at: string | null
   completed_at: string | null
+  base_workspace_id: string | null
+  workspace_storage_id: string | null
+  workspace_fence: number | null
+  base_storage_id: string | null
+  workspace_version: number | null
+  workspace_synced_at: string | null
+  workspace_size_bytes: number | null
+  workspace_uploaded_bytes: number | null
+  /** JSON array. */
+  file_ids: string
+}
+
+export interface WorkspacesTable {
+  /** Order of creation. */
+  seq: Generated<number>
+  /** 32 lower-case hex digits: its name on the host and in the object store. */
+  storage_id: string
+  account_id: string
+  workspace_id: string
+  fence: number
+  image: string
+  image_digest: string
+  disk_gb: number
+  size_bytes: number
+  version: number
+  base_workspace_id: string | null
+  created_at: string
+  updated_at: string
+  synced_at: string | null
+  unsaved_since: string | null
+  save_error: string | null
+  holder_request_id: string | null
+  /** Not a workspace of its account (any more or yet): what it has on the host and in the object store is to be taken away. */
+  removed_at: string | null
 }
 
 export interface TokensTable {
@@ -63,8 +97,21 @@ export interface IdempotencyKeysTable {
   created_at: string
 }
 
+export interface FilesTable {
+  /** Order of arrival. */
+  seq: Generated<number>
+  file_id: string
+  account_id: string
+  file_name: string
+  size_bytes: number
+  created_at: string
+  last_used_at: string
+}
+
 export interface Tables {
   jobs: JobsTable
+  files: FilesTable
+  workspaces: WorkspacesTable
   tokens: TokensTable
   idempotency_keys: IdempotencyKeysTable
 }

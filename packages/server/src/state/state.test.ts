@@ -5,9 +5,11 @@ import { sql } from 'kysely'
 import { pino } from 'pino'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startPostgres, type TestPostgres, whyNoPostgres } from '../../../../tests/kit/postgres.ts'
+import { FileStore } from '../files/store.ts'
 import { IdempotencyStore } from '../jobs/idempotency-store.ts'
-import { type Job, newRequestId, newSubdomain, noTimings } from '../jobs/job.ts'
+import { type Job, noTimings } from '../jobs/job.ts'
 import { JobStore } from '../jobs/store.ts'
+import { makeJob } from '../testing/make-job.ts'
 import { startTestServer } from '../testing/test-server.ts'
 import { TokenStore } from '../tokens/store.ts'
 import { Tokens } from '../tokens/tokens.ts'
@@ -16,40 +18,6 @@ import { GroupCommit } from './group-commit.ts'
 import { timestamp } from './timestamp.ts'
 
 const noPostgres = whyNoPostgres()
-
-function makeJob(change: Partial<Job> = {}): Job {
-  const requestId = newRequestId()
-  return {
-    requestId,
-    jobId: newRequestId(),
-    accountId: 'local',
-    name: 'n',
-    status: 'pending',
-    persistent: false,
-    script: 'echo "é" \'x\'',
-    environment: { A: 'b' },
-    startupCommand: null,
-    noSleep: false,
-    timeoutSeconds: 300,
-    image: 'debian-12',
-    isolationWish: 'auto',
-    isolation: null,
-    vcpus: 1,
-    memoryMb: 512,
-    diskGb: 2,
-    port: 8080,
-    subdomain: newSubdomain(),
-    workspaceId: null,
-    vmId: null,
-    exitCode: null,
-    error: null,
-    timings: noTimings,
-    createdAt: timestamp(Date.now()),
-    startedAt: null,
-    completedAt: null,
-    ...change,
-  }
-}
 
 describe.each(['sqlite', 'postgres'] as const)('state on %s', (kind) => {
   describe.skipIf(kind === 'postgres' && noPostgres !== undefined)('stores', () => {
@@ -184,6 +152,32 @@ describe.each(['sqlite', 'postgres'] as const)('state on %s', (kind) => {
       expect(row).toMatchObject({ name: 'laptop', prefix: secret.slice(0, 11) })
       expect(await tokens.revoke(identity?.tokenId ?? '')).toBe(true)
       expect(await tokens.verify(secret)).toBeUndefined()
+    })
+
+    it('keeps uploaded files by account, and forgets the unused', async () => {
+      await using state = await open()
+      const store = new FileStore(state.db, state.commits)
+      const file = (fileId: string, accountId = 'local') => ({
+        fileId,
+        accountId,
+        fileName: 'é',
+        sizeBytes: 100 * 2 ** 20,
+        createdAt: '2026-01-01',
+        lastUsedAt: '2026-01-01',
+      })
+      const ids = Array.from({ length: 1200 }, (_, index) => `file-${index}`)
+      await Promise.all([...ids.map((id) => store.insert(file(id))), store.insert(file('theirs', 'other'))])
+      expect(await store.find('local', ['file-7', 'theirs', 'none'])).toEqual([file('file-7')])
+      expect(await store.find('local', ids)).toHaveLength(1200)
+      expect(await store.list('local', { offset: 1, limit: 2 })).toMatchObject({ total: 1200, files: [{ fileId: 'file-1198' }, { fileId: 'file-1197' }] })
+      expect([await store.remove('other', 'file-7'), await store.remove('local', 'file-7'), await store.remove('local', 'file-7')]).toEqual([
+        false,
+        true,
+        false,
+      ])
+      await store.touch('local', ['file-8', 'theirs'], '2026-02-01')
+      await store.removeUnused('2026-01-15')
+      expect([...(await store.known([...ids, 'theirs']))]).toEqual(['file-8'])
     })
 
     it('carries a whole server', async () => {

@@ -11,12 +11,17 @@ import {
   type SandboxSpec,
   type ScriptExit,
   type ScriptSpec,
+  type WorkspaceSaved,
 } from '@mags/protocol'
+import { FakeFiles } from './fake-files.ts'
+import { FakeWorkspaces } from './fake-workspaces.ts'
 
 /** What a fake script can do. */
 export interface FakeScript {
   readonly script: string
   readonly environment: Readonly<Record<string, string>>
+  /** Of the sandbox; what a workspace keeps. */
+  readonly files: FakeFiles
   stdout(bytes: string | Uint8Array): Promise<undefined | 'discard'>
   stderr(bytes: string | Uint8Array): Promise<undefined | 'discard'>
   /** Settles with the number of the next signal. */
@@ -31,12 +36,13 @@ export interface FakeHostOptions {
   readonly capabilities?: Partial<HostCapabilities>
   /** Called before a sandbox is handed out; may wait or throw. */
   readonly ignoresAbort?: boolean
-  readonly beforeAcquire?: (spec: SandboxSpec, abort: AbortSignal | undefined) => Promise<void> | void
+  readonly beforeAcquire?: (spec: SandboxSpec, abort: AbortSignal | undefined, onProgress: (words: string) => void) => Promise<void> | void
 }
 
 /** A host without sandboxes, for tests of the server. It outlives servers: a second one can adopt what the first left. */
 export class FakeHost implements HostApi {
   readonly sandboxes = new Map<string, FakeSandbox>()
+  readonly workspaces = new FakeWorkspaces()
   readonly acquired: SandboxSpec[] = []
   settled = 0
   released = 0
@@ -52,6 +58,7 @@ export class FakeHost implements HostApi {
       vm: { available: false, detail: 'no KVM' },
       container: { available: true, detail: 'fake' },
       images: ['debian-12', 'alpine'],
+      imageDigests: { 'debian-12': 'sha256:d12', alpine: 'sha256:a3' },
       defaultImage: 'debian-12',
       maxVcpus: 4,
       maxMemoryMb: 4096,
@@ -60,12 +67,12 @@ export class FakeHost implements HostApi {
     }
   }
 
-  async acquire(spec: SandboxSpec, abort?: AbortSignal): Promise<SandboxLease> {
+  async acquire(spec: SandboxSpec, abort?: AbortSignal, onProgress: (words: string) => void = () => undefined): Promise<SandboxLease> {
     const startedAt = performance.now()
     this.acquired.push(spec)
-    await this.#options.beforeAcquire?.(spec, abort)
+    await this.#options.beforeAcquire?.(spec, abort, onProgress)
     if (!this.#options.ignoresAbort) abort?.throwIfAborted()
-    const sandbox = new FakeSandbox(this.#options.behaviour ?? interpret)
+    const sandbox = new FakeSandbox(this.#options.behaviour ?? interpret, spec, this.workspaces)
     this.sandboxes.set(sandbox.sandboxId, sandbox)
     void sandbox.gone.then(() => this.sandboxes.delete(sandbox.sandboxId))
     return {
@@ -74,6 +81,7 @@ export class FakeHost implements HostApi {
       acquireMs: performance.now() - startedAt,
       warm: true,
       run: async (script, sink) => {
+        for (const file of script.files ?? []) await sandbox.files.write(file.path, file.content())
         sandbox.start(script, sink)
         return sandbox
       },
@@ -107,17 +115,23 @@ export class FakeSandbox implements RunningSandbox {
   readonly sandboxId = randomBytes(6).toString('hex')
   readonly isolation = 'container'
   readonly attachMs = 0.1
+  readonly files: FakeFiles
   readonly #behaviour: FakeBehaviour
+  readonly #spec: SandboxSpec
+  readonly #workspaces: FakeWorkspaces
   readonly #exited = Promise.withResolvers<ScriptExit>()
   readonly #gone = Promise.withResolvers<void>()
-  readonly #sent = { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0) }
+  readonly #sent = { stdout: { chunks: [] as Buffer[], length: 0 }, stderr: { chunks: [] as Buffer[], length: 0 } }
   #signals: ((signal: number) => void)[] = []
   #sink: OutputSink | undefined
   #exit: ScriptExit | undefined
   destroyed = 0
 
-  constructor(behaviour: FakeBehaviour) {
+  constructor(behaviour: FakeBehaviour, spec: SandboxSpec, workspaces: FakeWorkspaces) {
     this.#behaviour = behaviour
+    this.#spec = spec
+    this.#workspaces = workspaces
+    this.files = new FakeFiles(workspaces.open(spec))
   }
 
   get exited(): Promise<ScriptExit> {
@@ -132,7 +146,9 @@ export class FakeSandbox implements RunningSandbox {
     this.#sink = sink
     const run = async () =>
       this.#behaviour({
-        ...script,
+        script: script.script,
+        environment: script.environment,
+        files: this.files,
         stdout: (bytes) => this.write('stdout', bytes),
         stderr: (bytes) => this.write('stderr', bytes),
         signalled: () => this.#signalled(),
@@ -142,16 +158,19 @@ export class FakeSandbox implements RunningSandbox {
 
   /** Output as a program of the sandbox writes it, also after the script's end. */
   async write(source: 'stdout' | 'stderr', bytes: string | Uint8Array): Promise<undefined | 'discard'> {
-    const offset = this.#sent[source].length
-    this.#sent[source] = Buffer.concat([this.#sent[source], Buffer.from(bytes as string)])
-    return await this.#sink?.({ source, offset, bytes: Buffer.from(bytes as string) })
+    const sent = this.#sent[source]
+    const offset = sent.length
+    const chunk = Buffer.from(bytes as string)
+    sent.chunks.push(chunk)
+    sent.length += chunk.length
+    return await this.#sink?.({ source, offset, bytes: Buffer.from(chunk) })
   }
 
   /** A new server took over: it gets what the former one had not made safe. */
   resume(resume: { stdout: number; stderr: number }, sink: OutputSink): void {
     this.#sink = sink
     for (const source of ['stdout', 'stderr'] as const) {
-      const rest = this.#sent[source].subarray(resume[source])
+      const rest = Buffer.concat(this.#sent[source].chunks).subarray(resume[source])
       if (rest.length > 0) void sink({ source, offset: resume[source], bytes: rest })
     }
   }
@@ -173,7 +192,8 @@ export class FakeSandbox implements RunningSandbox {
     if (this.destroyed > 0) throw new MagsError('sandbox_failed', 'the sandbox is gone')
     const script: FakeScript = {
       script: request.command.at(-1) ?? '',
-      environment: { ...request.environment, STDIN: Buffer.from(request.stdin ?? []).toString('utf8') },
+      environment: { ...request.environment, STDIN: await readText(request.stdin) },
+      files: this.files,
       stdout: async (bytes) => void (await onOutput('stdout', Buffer.from(bytes as string))),
       stderr: async (bytes) => void (await onOutput('stderr', Buffer.from(bytes as string))),
       signalled: () => new Promise(() => undefined),
@@ -188,7 +208,15 @@ export class FakeSandbox implements RunningSandbox {
     }
   }
 
+  async saveWorkspace({ final }: { readonly final: boolean }): Promise<WorkspaceSaved> {
+    if (this.#spec.workspace === undefined) throw new MagsError('internal', 'the sandbox has no workspace')
+    if (this.destroyed > 0) throw new MagsError('sandbox_failed', 'the sandbox is gone')
+    if (final) this.end({ kind: 'signalled', exitCode: 137 })
+    return await this.#workspaces.save(this.#spec.workspace, this.files)
+  }
+
   async destroy(): Promise<void> {
+    if (this.destroyed === 0 && this.#spec.workspace) this.#workspaces.leave(this.#spec.workspace, this.files)
     this.destroyed++
     this.end({ kind: 'sandbox-lost', exitCode: 137 })
     this.#gone.resolve()
@@ -199,7 +227,14 @@ export class FakeSandbox implements RunningSandbox {
   }
 }
 
-/** A shell of seven commands, one a line: `echo words`, `printf words`, `err words`, `env NAME`, `wait` (for a signal), `stubborn` (ignores signals), `exit code`. */
+async function readText(input: Uint8Array | AsyncIterable<Uint8Array> | undefined): Promise<string> {
+  if (input === undefined || input instanceof Uint8Array) return Buffer.from(input ?? []).toString('utf8')
+  const chunks: Uint8Array[] = []
+  for await (const chunk of input) chunks.push(Buffer.from(chunk))
+  return Buffer.concat(chunks).toString('utf8')
+}
+
+/** A shell of ten commands, one a line: `echo words`, `printf words`, `err words`, `env NAME`, `write path words`, `read path`, `rm path`, `wait` (for a signal), `stubborn` (ignores signals), `exit code`. */
 export async function interpret(script: FakeScript): Promise<ScriptExit> {
   for (const line of script.script.split('\n')) {
     const [command, ...words] = line.trim().split(' ')
@@ -208,6 +243,9 @@ export async function interpret(script: FakeScript): Promise<ScriptExit> {
     else if (command === 'printf') await script.stdout(text)
     else if (command === 'err') await script.stderr(`${text}\n`)
     else if (command === 'env') await script.stdout(`${script.environment[text] ?? ''}\n`)
+    else if (command === 'write') script.files.put(words[0] ?? '', words.slice(1).join(' '))
+    else if (command === 'read') await script.stdout(`${script.files.tree.get(text)?.content.toString('utf8') ?? 'nothing'}\n`)
+    else if (command === 'rm') script.files.tree.delete(text)
     else if (command === 'exit') return { kind: 'exited', exitCode: Number(text) }
     else if (command === 'wait') return { kind: 'signalled', exitCode: 128 + (await script.signalled()) }
     else if (command === 'stubborn') await new Promise(() => undefined)

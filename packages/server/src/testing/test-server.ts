@@ -47,6 +47,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     database: { kind: 'sqlite', path: join(directory, 'mags.db') },
     host,
     logsDir: join(directory, 'logs'),
+    filesDir: join(directory, 'files'),
     logger: pino({ level: 'silent' }),
     version: '0.0.0-test',
     publicUrl: 'http://127.0.0.1:1',

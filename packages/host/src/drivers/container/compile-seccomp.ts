@@ -37,7 +37,16 @@ export async function compileSeccomp(deps: { runtime: 'crun'; cacheDir: string; 
 
 function throwAwayConfig(warmRootDir: string) {
   const shape = { vcpus: 1, memoryMb: 64 }
-  const config = ociConfig({ hostname: 'none', warmRootDir, netnsPath: '', cgroupsPath: '', uidBase: 1_000_000_000, shape, pidsLimit: 8, args: ['/agent'] })
+  const config = ociConfig({
+    hostname: 'none',
+    root: { path: warmRootDir, readonly: true },
+    netnsPath: '',
+    cgroupsPath: '',
+    uidBase: 1_000_000_000,
+    shape,
+    pidsLimit: 8,
+    args: ['/agent'],
+  })
   const namespaces = config.linux.namespaces.filter(({ type }) => type !== 'cgroup').map(({ type }) => ({ type }))
   const { resources: _, cgroupsPath: __, ...linux } = config.linux
   return { ...config, linux: { ...linux, namespaces } }

@@ -1,23 +1,32 @@
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdirSync, rmdirSync, rmSync } from 'node:fs'
+import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { connectAgent } from '../../agent/connect-agent.ts'
 import type { AgentIdentity } from '../../agent/connection.ts'
 import type { CgroupTree } from '../../cgroups/cgroup-tree.ts'
-import type { ImageCatalogue } from '../../images/image-catalogue.ts'
+import type { Image, ImageCatalogue } from '../../images/image-catalogue.ts'
 import type { MounterClient } from '../../mounter/mounter-client.ts'
 import type { SandboxNetwork } from '../../network/sandbox-network.ts'
-import { identifyProcess, isAlive, type ProcessIdentity } from '../../recover/process-identity.ts'
+import { isAlive, type ProcessIdentity } from '../../recover/process-identity.ts'
 import { readRecord, readRecords, writeRecord } from '../../recover/record-file.ts'
-import type { Sandbox, SandboxDriver, SandboxShape } from '../driver.ts'
+import type { Sandbox, SandboxDriver, SandboxRoot, SandboxShape } from '../driver.ts'
 import { hostnameOf, newSandboxId } from '../sandbox-id.ts'
-import { type ContainerRecord, ContainerSandbox } from './container-sandbox.ts'
+import { AdoptedRoot } from './adopted-root.ts'
+import { type ComposedRoot, ContainerRoot } from './container-root.ts'
+import { type ContainerRecord, ContainerSandbox, recordName } from './container-sandbox.ts'
 import { type ContainerSlot, ContainerSlots } from './container-slots.ts'
-import { ociConfig } from './oci-config.ts'
+import { DiskMounts } from './disk-mounts.ts'
+import type { OciRuntime } from './oci-runtime.ts'
+import { noWorkspaces, type RootMode } from './root-mode.ts'
+import { ShiftedImages } from './shifted-images.ts'
+import { startContainer } from './start-container.ts'
 
 export interface ContainerDriverDeps {
-  readonly runtime: 'crun'
+  readonly runtime: OciRuntime
+  readonly rootMode: RootMode
+  /** What kind of wall this is and why, in words. */
+  readonly detail: string
   readonly mounter: MounterClient
   readonly mounterBinary: string
   readonly cgroups: CgroupTree
@@ -29,28 +38,43 @@ export interface ContainerDriverDeps {
   readonly runDir: string
   readonly scratchDir: string
   readonly warmRootDir: string
-  readonly seccompBpf: string
+  /** Where roots are mounted for containers that start with theirs: every folder on the way is open to search. */
+  readonly rootsDir: string
+  readonly seccompBpf: string | undefined
   readonly defaultShape: SandboxShape
   readonly logger: Logger
 }
 
 const pidsLimit = 1024
 const createTimeoutMs = 10_000
-const recordName = 'record.json'
 
 /**
- * Containers by an OCI runtime, kept warm. Each starts with only the agent in a tiny read-only root, with its namespaces, limits, filters and network in place; then the root file system
- * (image under a fresh upper) is swapped in under it, by native/mounter. All that is done ahead of time: a job that comes only changes limits on processors and memory, if it wants others.
+ * Containers by an OCI runtime, kept warm, with namespaces, limits, filters and network in place and the image under a fresh upper layer as their root. All that is done ahead of time: a job that comes only
+ * changes limits on processors and memory, if it wants others, and swaps the root, if it has a workspace. Where roots cannot be swapped, see {@link RootMode}, a workspace's sandbox is made for it.
  */
 export class ContainerDriver implements SandboxDriver {
   readonly isolation = 'container'
+  readonly stacks = true
   readonly #deps: ContainerDriverDeps
+  readonly #disks: DiskMounts
   readonly #slots: ContainerSlots
+  readonly #shifted: ShiftedImages
   readonly #adopted = new Set<string>()
 
   constructor(deps: ContainerDriverDeps) {
     this.#deps = deps
+    this.#disks = new DiskMounts({ ...deps, dir: join(deps.scratchDir, '..', 'layers-mounted') })
     this.#slots = new ContainerSlots({ ...deps, diskGb: deps.defaultShape.diskGb })
+    this.#shifted = new ShiftedImages(deps)
+  }
+
+  get rootAt() {
+    return this.#deps.rootMode === 'swap' ? 'attach' : 'create'
+  }
+
+  /** What kind of wall this is and why, in words. */
+  get detail() {
+    return this.#deps.detail
   }
 
   warmShape(shape: SandboxShape): SandboxShape {
@@ -58,7 +82,8 @@ export class ContainerDriver implements SandboxDriver {
     return { ...shape, vcpus, memoryMb }
   }
 
-  async create(shape: SandboxShape): Promise<Sandbox> {
+  async create(shape: SandboxShape, root?: SandboxRoot): Promise<Sandbox> {
+    if (root !== undefined && this.#deps.rootMode === 'shifted') throw noWorkspaces()
     await using undo = new AsyncDisposableStack()
     const { cgroups, images, defaultShape } = this.#deps
     const image = images.get(shape.image)
@@ -69,22 +94,39 @@ export class ContainerDriver implements SandboxDriver {
     const cgroup = `${this.#deps.cgroupParent}/${id}`
     mkdirSync(dir, { recursive: true, mode: 0o700 })
     undo.defer(() => removeRunFolder(dir))
-    const draft: ContainerRecord = { id, slot: slot.index, shape, ownDisk: shape.diskGb !== defaultShape.diskGb, keep: false }
+    const ownDisk = root?.upperDisk === undefined && shape.diskGb !== defaultShape.diskGb
+    const draft: ContainerRecord = { id, slot: slot.index, shape, ownDisk, keep: false, ...(root === undefined ? {} : { root }) }
     await writeRecord(join(dir, recordName), draft)
-    const upperDir = draft.ownDisk ? await this.#slots.makeDisk(id, shape.diskGb) : slot.scratchDir
-    if (draft.ownDisk) undo.defer(() => this.#slots.removeDisk(id))
+    const scratchDir = ownDisk ? await this.#slots.makeDisk(id, shape.diskGb) : slot.scratchDir
+    if (ownDisk) undo.defer(() => this.#slots.removeDisk(id))
+    const layers = new ContainerRoot({ ...this.#deps, disks: this.#disks, imageDirs: await this.#imageDirs(slot, image), scratchDir })
+    undo.defer(() => layers.release())
+    const composed = await layers.compose(root)
     undo.defer(() => cgroups.remove(cgroup))
-    const process = await this.#startRuntime(id, dir, cgroup, slot, shape)
+    const process = await this.#start({ id, dir, cgroup, slot, shape, composed })
     // The runtime limits memory but not swap.
     await cgroups.setLimits(cgroup, { memoryMb: shape.memoryMb })
     const agent = await connectAgent(join(dir, 'agent.sock'), { timeoutMs: createTimeoutMs })
     undo.defer(() => agent.close())
-    await this.#deps.mounter.attach({ process, uidBase: slot.uidBase, volatile: true, lowerDirs: [image.rootfsDir], upperDir })
-    await agent.identity(identityFiles(hostnameOf(id), slot.network.address, this.#deps.network.resolver))
+    if (this.rootAt === 'attach') await this.#deps.mounter.attach({ process, uidBase: slot.uidBase, ...composed })
+    const identity = identityFiles(hostnameOf(id), slot.network.address, this.#deps.network.resolver)
+    const identify = async (given: SandboxRoot | undefined) => {
+      // A tenant's disk may be full, or have a folder in the place of a file: it gets a sandbox all the same, in which that can be put right.
+      await agent.identity(identity).catch((error: unknown) => {
+        if (given?.upperDisk === undefined) throw error
+        this.#deps.logger.warn({ err: error, sandbox: id }, 'host name and resolver could not be written into a workspace')
+      })
+    }
+    await identify(root)
     const record = { ...draft, process }
     await writeRecord(join(dir, recordName), record)
+    const swapRoot = async (next: SandboxRoot) => {
+      await this.#deps.mounter.attach({ process, uidBase: slot.uidBase, ...(await layers.compose(next)) })
+      await identify(next)
+    }
     const lent = undo.move()
-    return new ContainerSandbox(this.#deps, { record, dir, cgroup, agent, release: () => lent.disposeAsync() })
+    const parts = { record, dir, cgroup, agent, root: layers, release: () => lent.disposeAsync() }
+    return new ContainerSandbox(this.#deps, this.rootAt === 'attach' ? { ...parts, swapRoot } : parts)
   }
 
   async adopt(id: string): Promise<Sandbox | undefined> {
@@ -101,19 +143,29 @@ export class ContainerDriver implements SandboxDriver {
     const network = await this.#deps.network.adoptContainerSlot(record.slot, process.pid)
     this.#adopted.add(id)
     this.#slots.reserve(record.slot)
+    const scratchFile = join(this.#deps.scratchDir, `${record.ownDisk ? id : record.slot}.img`)
+    const root = new AdoptedRoot({
+      disks: this.#disks,
+      root: record.root,
+      scratchFile,
+      scratchFolder: record.swapped ? 'second' : '.',
+      logger: this.#deps.logger,
+    })
+    await root.retake()
     const release = async () => {
+      await root.release()
       await this.#deps.cgroups.remove(cgroup)
       await this.#free(record, dir)
-      // Its disk was mounted by the last daemon's mounter and cannot be had back, so this slot is not recycled but freed.
-      await rm(join(this.#deps.scratchDir, `${record.slot}.img`), { force: true })
+      // Its slot was made by the last daemon and is not recycled but freed.
+      for (const name of [`${record.slot}.img`, `${record.slot}.shifted`]) await rm(join(this.#deps.scratchDir, name), { recursive: true, force: true })
       if (network !== undefined) await this.#deps.network.free(network)
       this.#slots.forget(record.slot)
     }
-    return new ContainerSandbox(this.#deps, { record: { ...record, process }, dir, cgroup, agent, release })
+    return new ContainerSandbox(this.#deps, { record: { ...record, process }, dir, cgroup, agent, root, release })
   }
 
   async sweep() {
-    const { cgroups, cgroupParent, runDir, scratchDir } = this.#deps
+    const { cgroups, cgroupParent, runDir, scratchDir, rootsDir } = this.#deps
     // Groups first: that ends processes even of a container whose record was never finished.
     const groups = (await cgroups.children(cgroupParent)).filter((id) => !this.#adopted.has(id))
     await Promise.all(groups.map((id) => cgroups.remove(`${cgroupParent}/${id}`)))
@@ -123,40 +175,47 @@ export class ContainerDriver implements SandboxDriver {
       else for (const file of [`${record.slot}`, name]) kept.add(file)
     }
     for (const name of await readdir(scratchDir).catch(() => [])) {
-      if (!kept.has(name.replace(/\.img$/, ''))) await rm(join(scratchDir, name), { recursive: true, force: true })
+      if (!kept.has(name.replace(/\.(img|shifted)$/, ''))) await rm(join(scratchDir, name), { recursive: true, force: true })
     }
+    await this.#disks.sweep()
+    await rm(rootsDir, { recursive: true, force: true })
   }
 
   async close() {
-    // Slots are files and mounts of helpers that end with the daemon; nothing of the driver's own is left.
+    // Slots and mounts are of helpers that end with the daemon.
+    await this.#disks.close()
+    await rm(this.#deps.rootsDir, { recursive: true, force: true })
   }
 
-  /** Starts the container; resolves with its first process, the agent. */
-  async #startRuntime(id: string, dir: string, cgroupsPath: string, slot: ContainerSlot, shape: SandboxShape): Promise<ProcessIdentity> {
-    const { warmRootDir, seccompBpf, runtime, mounterBinary } = this.#deps
-    const config = ociConfig({
+  async #imageDirs(slot: ContainerSlot, image: Image): Promise<string[]> {
+    if (this.#deps.rootMode !== 'shifted') return [image.rootfsDir]
+    return this.#shifted.layers({ slot: slot.index, uidBase: slot.uidBase, image })
+  }
+
+  /** Starts the container, with its own root or with the one all share; resolves with its first process, the agent. */
+  async #start(input: { id: string; dir: string; cgroup: string; slot: ContainerSlot; shape: SandboxShape; composed: ComposedRoot }): Promise<ProcessIdentity> {
+    const { id, dir, cgroup, slot, shape, composed } = input
+    const { mounter, warmRootDir, rootsDir, rootMode } = this.#deps
+    const common = {
+      id,
+      dir,
       hostname: hostnameOf(id),
-      warmRootDir,
       netnsPath: slot.network.netnsPath,
-      cgroupsPath,
+      cgroupsPath: cgroup,
       uidBase: slot.uidBase,
       shape,
       pidsLimit,
-      seccompBpf,
-      args: ['/agent', 'container'],
-    })
-    writeFileSync(join(dir, 'config.json'), JSON.stringify(config))
-    const pidFile = join(dir, 'pid')
-    const listen = [mounterBinary, 'listen', join(dir, 'agent.sock')]
-    const start = [runtime, '--root', join(dir, 'runtime'), '--cgroup-manager=cgroupfs', 'run', '--detach', '--preserve-fds=1']
-    const argv = [...listen, ...start, '--pid-file', pidFile, '--bundle', dir, id]
-    const code = await this.#deps.mounter.run(argv, { logFile: join(dir, 'runtime.log'), timeoutMs: createTimeoutMs })
-    if (code !== 0) throw new Error(`${runtime} could not start a container (exit ${code}): ${await lastWords(dir)}`)
-    const pid = Number(readFileSync(pidFile, 'utf8'))
-    const process = await identifyProcess(pid)
-    if (process === undefined) throw new Error(`the sandbox's first process ended at once: ${await lastWords(dir)}`)
-    await shieldFromOom(pid)
-    return process
+      timeoutMs: createTimeoutMs,
+    }
+    if (rootMode === 'swap') return startContainer(this.#deps, { ...common, root: { path: warmRootDir, readonly: true } })
+    await using undo = new AsyncDisposableStack()
+    const path = join(rootsDir, id)
+    mkdirSync(path, { recursive: true, mode: 0o755 })
+    undo.defer(() => rmdirSync(path))
+    await mounter.mountRoot({ dir: path, uidBase: slot.uidBase, shifted: rootMode === 'shifted', ...composed })
+    // The container has it in its own mounts once it runs.
+    undo.defer(() => mounter.unmountRoot(path))
+    return await startContainer(this.#deps, { ...common, root: { path, readonly: false }, lentAgent: join(warmRootDir, 'agent') })
   }
 
   async #free(record: ContainerRecord, dir: string) {
@@ -177,14 +236,4 @@ function identityFiles(hostname: string, address: string, resolver: string): Age
 /** A handful of small files on tmpfs: quicker done than handed to another thread. */
 function removeRunFolder(dir: string) {
   rmSync(dir, { recursive: true, force: true })
-}
-
-/** The agent goes last when memory runs out; what it starts goes back to 0. Without CAP_SYS_RESOURCE the kernel refuses, and the agent is one among others. */
-async function shieldFromOom(pid: number) {
-  await writeFile(`/proc/${pid}/oom_score_adj`, '-999').catch(() => undefined)
-}
-
-async function lastWords(dir: string) {
-  const text = await readFile(join(dir, 'runtime.log'), 'utf8').catch(() => '')
-  return text.trim().slice(-500) || 'it said nothing'
 }

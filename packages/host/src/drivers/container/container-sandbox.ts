@@ -1,11 +1,15 @@
 import { join } from 'node:path'
+import { MagsError } from '@mags/protocol'
 import type { Logger } from 'pino'
 import type { AgentConnection } from '../../agent/connection.ts'
 import type { CgroupTree } from '../../cgroups/cgroup-tree.ts'
+import type { LayerSession } from '../../layers/layer-session.ts'
+import { openHostLayer } from '../../layers/open-host-layer.ts'
 import type { MounterClient } from '../../mounter/mounter-client.ts'
 import type { ProcessIdentity } from '../../recover/process-identity.ts'
 import { writeRecord } from '../../recover/record-file.ts'
-import type { Sandbox, SandboxDeath, SandboxShape } from '../driver.ts'
+import type { Sandbox, SandboxDeath, SandboxRoot, SandboxShape } from '../driver.ts'
+import type { LayeredRoot } from './container-root.ts'
 
 /** `record.json` of a container's run folder: all that is needed to free it, or to take it back. */
 export interface ContainerRecord {
@@ -17,7 +21,13 @@ export interface ContainerRecord {
   /** It has a disk of its own, named after it, because another size than the slots' was wanted. */
   readonly ownDisk: boolean
   readonly keep: boolean
+  /** Other disks than its own scratch disk that its root is made of. */
+  readonly root?: SandboxRoot
+  /** It got that root by a swap: an upper layer on its scratch disk is not where the first was. */
+  readonly swapped?: boolean
 }
+
+export const recordName = 'record.json'
 
 export interface ContainerSandboxDeps {
   readonly mounter: MounterClient
@@ -30,6 +40,9 @@ export interface ContainerSandboxParts {
   readonly dir: string
   readonly cgroup: string
   readonly agent: AgentConnection
+  readonly root: LayeredRoot
+  /** Gives it another root, and its identity in there; absent where that cannot be done. */
+  readonly swapRoot?: (root: SandboxRoot) => Promise<void>
   /** Frees what the driver lent, after the processes are dead. */
   readonly release: () => Promise<void>
 }
@@ -38,7 +51,8 @@ const killTimeoutMs = 10_000
 
 /**
  *     warm ──attach──▶ attached ──freeze──▶ frozen ──thaw──▶ attached
- *       └──────────────┴──────────── destroy, death ───┴──▶ gone
+ *       ├──────────────┼──────────────────────┴──── halt ──▶ halted
+ *       └──────────────┴──────────── destroy, death ──────────┴──▶ gone
  */
 export class ContainerSandbox implements Sandbox {
   readonly isolation = 'container'
@@ -49,8 +63,12 @@ export class ContainerSandbox implements Sandbox {
   readonly #dead = Promise.withResolvers<SandboxDeath>()
   #record: ContainerRecord
   #destroying: Promise<void> | undefined
+  #halting: Promise<void> | undefined
+  #attached = false
   #detached = false
   #frozen = false
+  #quiesced = false
+  readonly #sessions: LayerSession[] = []
 
   constructor(deps: ContainerSandboxDeps, parts: ContainerSandboxParts) {
     this.#deps = deps
@@ -69,12 +87,38 @@ export class ContainerSandbox implements Sandbox {
     return this.#record.shape
   }
 
-  async attach(shape: SandboxShape) {
+  async attach(shape: SandboxShape, root?: SandboxRoot) {
+    if (this.#attached) throw new MagsError('sandbox_failed', 'the sandbox is attached already')
+    this.#attached = true
     const { vcpus, memoryMb } = this.shape
+    this.#record = { ...this.#record, shape }
+    if (root !== undefined) await this.#swapRoot(root)
     if (shape.vcpus !== vcpus || shape.memoryMb !== memoryMb) {
       await this.#deps.cgroups.setLimits(this.#parts.cgroup, { vcpus: shape.vcpus, memoryMb: shape.memoryMb })
     }
-    this.#record = { ...this.#record, shape }
+  }
+
+  async openLayer(): Promise<LayerSession> {
+    const { layerSocket } = this.#deps.mounter
+    if (layerSocket === undefined) throw new MagsError('internal', 'the mounter does not listen for who wants to read layers')
+    const session = await openHostLayer(layerSocket, await this.#parts.root.layerDir())
+    this.#sessions.push(session)
+    return session
+  }
+
+  async quiesce() {
+    if (!this.#frozen) await this.#deps.cgroups.freeze(this.#parts.cgroup)
+    this.#quiesced = true
+  }
+
+  async resume() {
+    this.#quiesced = false
+    if (!this.#frozen) await this.#deps.cgroups.thaw(this.#parts.cgroup)
+  }
+
+  halt() {
+    this.#halting ??= this.#halt()
+    return this.#halting
   }
 
   async freeze() {
@@ -83,7 +127,7 @@ export class ContainerSandbox implements Sandbox {
   }
 
   async thaw() {
-    await this.#deps.cgroups.thaw(this.#parts.cgroup)
+    if (!this.#quiesced) await this.#deps.cgroups.thaw(this.#parts.cgroup)
     this.#frozen = false
   }
 
@@ -97,6 +141,7 @@ export class ContainerSandbox implements Sandbox {
 
   async detach() {
     this.#detached = true
+    for (const session of this.#sessions.splice(0)) session.close()
     this.agent.close()
   }
 
@@ -106,25 +151,49 @@ export class ContainerSandbox implements Sandbox {
   }
 
   async #onAgentClosed(error: Error | undefined) {
-    if (this.#detached || this.#destroying !== undefined) return
+    if (this.#detached || this.#halting !== undefined || this.#destroying !== undefined) return
     // The agent is the first process: when it is gone, so is everything else. A connection refused for bad frames ends the sandbox, too.
     const outOfMemory = await this.ranOutOfMemory().catch(() => false)
+    if (this.#halting !== undefined) return
     const words = outOfMemory ? `ran out of memory (limit ${this.shape.memoryMb} MB)` : (error?.message ?? 'its first process ended')
     this.#destroying ??= this.#destroy({ reason: words })
     await this.#destroying.catch((error: unknown) => this.#deps.logger.warn({ err: error, sandbox: this.id }, 'a dead sandbox could not be freed'))
   }
 
+  async #swapRoot(root: SandboxRoot) {
+    if (this.#parts.swapRoot === undefined)
+      throw new MagsError('sandbox_failed', 'this sandbox has the root it was made with; another one must be asked for when it is made')
+    await this.#saveRecord({ ...this.#record, root, swapped: true })
+    await this.#parts.swapRoot(root)
+  }
+
+  async #halt() {
+    this.agent.close()
+    const ended = this.#deps.mounter.kill(this.#parts.record.process, killTimeoutMs)
+    await this.#letDie()
+    await ended
+  }
+
   async #destroy(death: SandboxDeath) {
     this.agent.close()
-    if (this.#frozen) await this.thaw().catch(() => undefined)
+    // Their workers would keep its disks busy.
+    for (const session of this.#sessions.splice(0)) session.close()
+    await this.#letDie().catch(() => undefined)
     // Should the mounter be gone, then removing the control group ends the processes; this is only the fast way.
     await this.#deps.mounter.kill(this.#parts.record.process, killTimeoutMs).catch(() => undefined)
     this.#dead.resolve(death)
     await this.#parts.release()
   }
 
+  /** What stands still cannot die in every layout of control groups. With its first process killed nothing goes on for long. */
+  async #letDie() {
+    const stands = this.#frozen || this.#quiesced
+    this.#frozen = this.#quiesced = false
+    if (stands) await this.#deps.cgroups.thaw(this.#parts.cgroup)
+  }
+
   async #saveRecord(record: ContainerRecord) {
     this.#record = record
-    await writeRecord(join(this.#parts.dir, 'record.json'), record)
+    await writeRecord(join(this.#parts.dir, recordName), record)
   }
 }

@@ -4,8 +4,10 @@ import { seccompProfile } from './seccomp-profile.ts'
 /** What a warm container is made of; see {@link ociConfig}. */
 export interface OciConfigInput {
   readonly hostname: string
-  /** Folder that holds only the agent and empty mount points, shared by all and read-only. */
-  readonly warmRootDir: string
+  /** Its root: writable, or one that all share. */
+  readonly root: { readonly path: string; readonly readonly: boolean }
+  /** The agent's file outside, where its root does not have it: read-only at {@link lentAgentPath}. */
+  readonly lentAgent?: string
   readonly netnsPath: string
   readonly cgroupsPath: string
   /** First host id of the 65,536 that the container's ids are mapped to. */
@@ -13,11 +15,15 @@ export interface OciConfigInput {
   readonly shape: Pick<SandboxShape, 'vcpus' | 'memoryMb'>
   readonly pidsLimit: number
   /** The compiled profile in base64; without it the runtime compiles the profile, which costs 40 ms. */
-  readonly seccompBpf?: string
+  readonly seccompBpf?: string | undefined
+  /** The runtime has to be told what to do where /sys cannot be mounted. */
+  readonly bindSys?: boolean
   readonly args: readonly string[]
 }
 
 export const idsPerSandbox = 65_536
+/** Where a container finds an agent that is not in its root. Not in the root, which may be a workspace's. */
+export const lentAgentPath = '/run/.mags-agent'
 /** CFS period in µs; the quota is this many for each vcpu. */
 export const cpuPeriodUs = 100_000
 
@@ -57,6 +63,12 @@ const readonlyPaths = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc
 
 const mount = (destination: string, type: string, ...options: string[]) => ({ destination, type, source: type, options })
 
+/** The host's /sys without its control groups. A new one cannot be mounted by who does not own the network namespace; crun then does this by itself, runc does not. */
+const boundSys = [
+  { destination: '/sys', type: 'bind', source: '/sys', options: ['rbind', 'nosuid', 'noexec', 'nodev', 'ro'] },
+  mount('/sys/fs/cgroup', 'tmpfs', 'nosuid', 'noexec', 'nodev', 'ro', 'mode=755', 'size=4k'),
+]
+
 /** The runtime configuration (OCI runtime specification 1.0) of one warm container. */
 export function ociConfig(input: OciConfigInput) {
   const ids = [{ containerID: 0, hostID: input.uidBase, size: idsPerSandbox }]
@@ -76,7 +88,7 @@ export function ociConfig(input: OciConfigInput) {
       ],
       noNewPrivileges: true,
     },
-    root: { path: input.warmRootDir, readonly: true },
+    root: input.root,
     hostname: input.hostname,
     mounts: [
       mount('/proc', 'proc', 'nosuid', 'noexec', 'nodev'),
@@ -84,8 +96,11 @@ export function ociConfig(input: OciConfigInput) {
       mount('/dev/pts', 'devpts', 'nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5'),
       mount('/dev/shm', 'tmpfs', 'nosuid', 'noexec', 'nodev', 'mode=1777', 'size=65536k'),
       mount('/dev/mqueue', 'mqueue', 'nosuid', 'noexec', 'nodev'),
-      mount('/sys', 'sysfs', 'nosuid', 'noexec', 'nodev', 'ro'),
+      ...(input.bindSys ? boundSys : [mount('/sys', 'sysfs', 'nosuid', 'noexec', 'nodev', 'ro')]),
       mount('/run', 'tmpfs', 'nosuid', 'nodev', 'mode=755', 'size=65536k'),
+      ...(input.lentAgent === undefined
+        ? []
+        : [{ destination: lentAgentPath, type: 'bind', source: input.lentAgent, options: ['bind', 'ro', 'nosuid', 'nodev'] }]),
     ],
     linux: {
       namespaces: [

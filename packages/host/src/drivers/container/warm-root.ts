@@ -18,7 +18,7 @@ export async function makeWarmRoot(systemDir: string, agentBinary: string): Prom
   if (await stat(dir).catch(() => undefined)) return dir
   await mkdir(parent, { recursive: true, mode: 0o755 })
   const draft = await mkdtemp(join(parent, '.part-'))
-  for (const name of ['newroot', 'proc', 'dev', 'sys', 'run']) await mkdir(join(draft, name), { mode: 0o755 })
+  for (const name of ['proc', 'dev', 'sys', 'run']) await mkdir(join(draft, name), { mode: 0o755 })
   await copyFile(agentBinary, join(draft, 'agent'))
   await chmod(join(draft, 'agent'), 0o755)
   await chmod(draft, 0o755)

@@ -6,11 +6,13 @@ import type {
   AgentExecRequest,
   AgentExit,
   AgentFileEntry,
+  AgentFileRequest,
   AgentIdentity,
   AgentLiveChannel,
   AgentOutput,
   AgentStats,
 } from '../../agent/connection.ts'
+import { fakeFileWork } from './fake-file-work.ts'
 import type { FakeMachine } from './fake-machine.ts'
 import type { FakeProcess } from './fake-process.ts'
 
@@ -48,6 +50,11 @@ export class FakeAgent implements AgentConnection {
     return this.#running(this.#machine.start(request), output, { stdout: 0, stderr: 0 })
   }
 
+  file(request: AgentFileRequest, output: AgentOutput): AgentExec {
+    const start = () => this.#machine.run({ argv: ['file', request.op, request.path], env: {}, stdin: request.op === 'write' }, fakeFileWork(request))
+    return this.#running(this.#over ? undefined : start(), output, { stdout: 0, stderr: 0 })
+  }
+
   resumeExec(channel: number, safe: { stdout: number; stderr: number }, output: AgentOutput): AgentExec {
     const process = this.#machine.processes.get(channel)
     if (!process) throw new MagsError('not_found', `no program waits on channel ${channel} of the sandbox`)
@@ -61,6 +68,12 @@ export class FakeAgent implements AgentConnection {
       const [ours, theirs] = duplexPair()
       serve(theirs)
       return ours
+    })
+  }
+
+  dialLayerWorker(): Promise<Duplex> {
+    return this.#answer(() => {
+      throw new MagsError('not_available', 'a fake sandbox has no layer worker')
     })
   }
 

@@ -1,5 +1,5 @@
 import { type Isolation, MagsError } from '@mags/protocol'
-import type { Sandbox, SandboxDriver, SandboxShape } from '../driver.ts'
+import type { Sandbox, SandboxDriver, SandboxRoot, SandboxShape } from '../driver.ts'
 import { FakeMachine, type FakePorts, type FakePrograms, FakeWorld } from './fake-machine.ts'
 import { FakeSandbox } from './fake-sandbox.ts'
 
@@ -7,6 +7,10 @@ export interface FakeDriverOptions {
   readonly programs?: FakePrograms
   readonly ports?: FakePorts
   readonly isolation?: Isolation
+  /** Default `attach`. */
+  readonly rootAt?: SandboxDriver['rootAt']
+  /** Default true. */
+  readonly stacks?: boolean
   readonly world?: FakeWorld
   /** Images it knows; without it any. */
   readonly images?: readonly string[]
@@ -26,6 +30,8 @@ export interface FakeDriverOptions {
  */
 export class FakeDriver implements SandboxDriver {
   readonly isolation: Isolation
+  readonly rootAt: SandboxDriver['rootAt']
+  readonly stacks: boolean
   /** Shapes `create` was asked for, in order, failed ones included. */
   readonly asked: SandboxShape[] = []
   readonly #options: FakeDriverOptions
@@ -39,6 +45,8 @@ export class FakeDriver implements SandboxDriver {
     this.#options = options
     this.#world = options.world ?? new FakeWorld()
     this.isolation = options.isolation ?? 'container'
+    this.rootAt = options.rootAt ?? 'attach'
+    this.stacks = options.stacks ?? true
   }
 
   /** Machines that live. */
@@ -69,7 +77,7 @@ export class FakeDriver implements SandboxDriver {
     return this.#options.fold?.(shape) ?? shape
   }
 
-  async create(shape: SandboxShape): Promise<Sandbox> {
+  async create(shape: SandboxShape, root?: SandboxRoot): Promise<Sandbox> {
     this.asked.push(shape)
     if (this.#closed) throw new MagsError('sandbox_failed', 'the driver is closed')
     await this.#held?.promise
@@ -78,16 +86,17 @@ export class FakeDriver implements SandboxDriver {
     if (images && !images.includes(shape.image)) throw new MagsError('sandbox_failed', `there is no image '${shape.image}'`)
     const id = this.#world.nextId()
     const machine = new FakeMachine(id, shape, programs, ports)
+    if (root !== undefined) machine.mount(root, this.#world)
     this.#world.machines.set(id, machine)
     void machine.died.then(() => this.#world.machines.delete(id))
-    return new FakeSandbox(machine, this.isolation)
+    return new FakeSandbox(machine, this.isolation, this.#world)
   }
 
   async adopt(id: string): Promise<Sandbox | undefined> {
     const machine = this.#world.machines.get(id)
     if (!machine) return undefined
     this.#adopted.add(id)
-    return new FakeSandbox(machine, this.isolation)
+    return new FakeSandbox(machine, this.isolation, this.#world)
   }
 
   async sweep(): Promise<void> {

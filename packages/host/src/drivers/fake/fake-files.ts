@@ -6,6 +6,7 @@ const errno = { ENOENT: 2, EEXIST: 17, ENOTDIR: 20, EISDIR: 21, ENOTEMPTY: 39 } 
 
 interface FakeFile {
   readonly type: 'file' | 'directory'
+  readonly inode: bigint
   mode: number
   bytes: Buffer
   mtimeNs: bigint
@@ -15,6 +16,17 @@ interface FakeFile {
 export class FakeFiles {
   readonly #files = new Map<string, FakeFile>([['/', directory(0o755, 0n)]])
   #changes = 0n
+
+  /** Everything, in the tree order of layers; paths are relative, the root's is empty. */
+  tree(): { readonly path: string; readonly file: Readonly<FakeFile> }[] {
+    const parts = (path: string) => path.split('/').filter((part) => part !== '')
+    return [...this.#files].map(([path, file]) => ({ path: path.slice(1), file })).sort((a, b) => compareParts(parts(a.path), parts(b.path)))
+  }
+
+  /** Puts a copy of other files over these. */
+  overlay(other: FakeFiles) {
+    for (const [path, file] of other.#files) this.#files.set(path, { ...file, mtimeNs: ++this.#changes })
+  }
 
   stat(path: string): AgentFileEntry {
     const at = posix.resolve('/', path)
@@ -46,7 +58,7 @@ export class FakeFiles {
     const after = Buffer.alloc(Math.max(before.length, options.offset + bytes.length))
     before.copy(after)
     after.set(bytes, options.offset)
-    this.#files.set(at, { type: 'file', mode: found?.mode ?? options.mode, bytes: after, mtimeNs: ++this.#changes })
+    this.#files.set(at, { type: 'file', inode: found?.inode ?? this.#changes + 1n, mode: found?.mode ?? options.mode, bytes: after, mtimeNs: ++this.#changes })
   }
 
   remove(path: string, options: { recursive: boolean }) {
@@ -78,6 +90,13 @@ export class FakeFiles {
   }
 }
 
+function compareParts(a: readonly string[], b: readonly string[]): number {
+  const index = a.findIndex((part, at) => part !== b[at])
+  if (index < 0) return a.length - b.length
+  const [one, other] = [a[index], b[index]]
+  return other === undefined ? 1 : Buffer.compare(Buffer.from(one ?? ''), Buffer.from(other))
+}
+
 function directory(mode: number, mtimeNs: bigint): FakeFile {
-  return { type: 'directory', mode, bytes: Buffer.alloc(0), mtimeNs }
+  return { type: 'directory', inode: mtimeNs, mode, bytes: Buffer.alloc(0), mtimeNs }
 }

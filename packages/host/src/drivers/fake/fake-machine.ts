@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
 import type { AgentExecRequest, AgentExit } from '../../agent/connection.ts'
-import type { SandboxShape } from '../driver.ts'
+import type { SandboxRoot, SandboxShape } from '../driver.ts'
 import { FakeFiles } from './fake-files.ts'
 import { FakeProcess } from './fake-process.ts'
 
@@ -21,7 +21,15 @@ export type FakePorts = Readonly<Record<number, (socket: Duplex) => void>>
 /** The computer: its machines outlive drivers. Give one to two drivers to play two daemons, one after the other. */
 export class FakeWorld {
   readonly machines = new Map<string, FakeMachine>()
+  readonly #disks = new Map<string, FakeFiles>()
   #count = 0
+
+  /** What is on a disk; blank the first time. */
+  disk(file: string): FakeFiles {
+    const found = this.#disks.get(file) ?? new FakeFiles()
+    this.#disks.set(file, found)
+    return found
+  }
 
   /** Counted, not random: runs are alike. */
   nextId(): string {
@@ -33,12 +41,13 @@ export class FakeWorld {
  * What stands for the kernel: one machine with its files and processes. It outlives connections and drivers that share its world.
  *
  *     running ──freeze──▶ frozen ──thaw──▶ running
+ *        ├──────── halt ────┴──▶ halted
  *        └──────── die ─────┴──▶ dead
  */
 export class FakeMachine {
   readonly id: string
   readonly shape: SandboxShape
-  readonly files = new FakeFiles()
+  files = new FakeFiles()
   readonly processes = new Map<number, FakeProcess>()
   readonly ports: FakePorts
   readonly died: Promise<string>
@@ -51,6 +60,7 @@ export class FakeMachine {
   readonly #dead = Promise.withResolvers<string>()
   #thawed: PromiseWithResolvers<void> | undefined
   #reason: string | undefined
+  #halted = false
 
   constructor(id: string, shape: SandboxShape, programs: FakePrograms, ports: FakePorts) {
     this.id = id
@@ -64,11 +74,22 @@ export class FakeMachine {
     return this.#reason
   }
 
+  /** Lower disks are copied into an upper one the first time: what is in a layer of its own, a saved layer of the fake has, too. */
+  mount({ lowerDisks, upperDisk }: SandboxRoot, world: FakeWorld) {
+    const upper = upperDisk === undefined ? new FakeFiles() : world.disk(upperDisk)
+    if (upper.tree().length === 1) for (const disk of lowerDisks.toReversed()) upper.overlay(world.disk(disk))
+    this.files = upper
+  }
+
   start(request: AgentExecRequest): FakeProcess {
+    const program = this.#programs[programKey(request)]
+    return this.run(request, program ?? (() => ({ notStarted: 2, message: `${request.argv[0]}: no such file or directory` })))
+  }
+
+  run(request: AgentExecRequest, program: FakeProgram): FakeProcess {
     const process = new FakeProcess(this, this.nextChannel++, request)
     this.processes.set(process.channel, process)
-    const program = this.#programs[programKey(request)]
-    void process.run(program ?? (() => ({ notStarted: 2, message: `${request.argv[0]}: no such file or directory` })))
+    void process.run(program)
     return process
   }
 
@@ -85,7 +106,12 @@ export class FakeMachine {
   async turn(): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve))
     while (this.#thawed) await this.#thawed.promise
-    if (this.#reason !== undefined) await new Promise(() => undefined)
+    if (this.#halted || this.#reason !== undefined) await new Promise(() => undefined)
+  }
+
+  /** Nothing runs any more; its files stay. */
+  halt() {
+    this.#halted = true
   }
 
   die(reason: string) {

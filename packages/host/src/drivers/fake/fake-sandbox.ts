@@ -1,8 +1,10 @@
 import { type Isolation, MagsError } from '@mags/protocol'
-import type { Sandbox, SandboxDeath, SandboxShape } from '../driver.ts'
+import type { LayerSession } from '../../layers/layer-session.ts'
+import type { Sandbox, SandboxDeath, SandboxRoot, SandboxShape } from '../driver.ts'
 import { hostnameOf } from '../sandbox-id.ts'
 import { FakeAgent } from './fake-agent.ts'
-import type { FakeMachine } from './fake-machine.ts'
+import { FakeLayer } from './fake-layer.ts'
+import type { FakeMachine, FakeWorld } from './fake-machine.ts'
 
 /** A {@link FakeMachine} in the hands of one driver. */
 export class FakeSandbox implements Sandbox {
@@ -12,9 +14,11 @@ export class FakeSandbox implements Sandbox {
   readonly agent: FakeAgent
   readonly died: Promise<SandboxDeath>
   readonly #machine: FakeMachine
+  readonly #world: FakeWorld
 
-  constructor(machine: FakeMachine, isolation: Isolation) {
+  constructor(machine: FakeMachine, isolation: Isolation, world: FakeWorld) {
     this.#machine = machine
+    this.#world = world
     this.id = machine.id
     this.shape = machine.shape
     this.isolation = isolation
@@ -22,9 +26,10 @@ export class FakeSandbox implements Sandbox {
     this.died = machine.died.then((reason) => ({ reason }))
   }
 
-  async attach(_shape: SandboxShape): Promise<void> {
+  async attach(_shape: SandboxShape, root?: SandboxRoot): Promise<void> {
     if (this.#machine.attached) throw new MagsError('sandbox_failed', 'the sandbox is attached already')
     this.#machine.attached = true
+    if (root !== undefined) this.#machine.mount(root, this.#world)
     for (const path of ['/root', '/tmp']) this.#machine.files.makeDirectory(path, { mode: 0o755, parents: true })
     const hostname = hostnameOf(this.id)
     await this.agent.identity({
@@ -33,6 +38,23 @@ export class FakeSandbox implements Sandbox {
       resolvConf: 'nameserver 10.0.0.254\n',
       machineId: `${this.id.padStart(32, '0')}\n`,
     })
+  }
+
+  async openLayer(): Promise<LayerSession> {
+    return new FakeLayer(this.#machine.files)
+  }
+
+  async quiesce(): Promise<void> {
+    this.#machine.freeze()
+  }
+
+  async resume(): Promise<void> {
+    this.#machine.thaw()
+  }
+
+  async halt(): Promise<void> {
+    this.#machine.halt()
+    this.agent.close()
   }
 
   async ranOutOfMemory(): Promise<boolean> {

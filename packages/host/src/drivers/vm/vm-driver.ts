@@ -71,6 +71,8 @@ export async function openVmDriver(deps: VmDriverDeps): Promise<VmDriver> {
 /** QEMU microVMs, restored from a template that has booted once. */
 export class VmDriver implements SandboxDriver {
   readonly isolation: 'kvm' | 'emulated-vm'
+  readonly rootAt = 'attach'
+  readonly stacks = false
   /** How guests run here, for `doctor`. */
   readonly detail: string
   readonly #deps: VmDriverDeps

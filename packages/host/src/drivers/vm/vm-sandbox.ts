@@ -3,14 +3,15 @@ import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { MagsError } from '@mags/protocol'
 import type { AgentConnection, AgentIdentity, AgentNetwork } from '../../agent/connection.ts'
+import { openGuestLayer } from '../../layers/open-guest-layer.ts'
 import type { TapSlot } from '../../network/sandbox-network.ts'
 import { writeRecord } from '../../recover/record-file.ts'
-import type { Sandbox, SandboxDeath, SandboxShape } from '../driver.ts'
+import type { Sandbox, SandboxDeath, SandboxRoot, SandboxShape } from '../driver.ts'
 import { hostnameOf } from '../sandbox-id.ts'
 import { workspaceSerial } from './command-line.ts'
 import type { Machine } from './machine.ts'
 import { recordName, type VmRecord } from './vm-record.ts'
-import { type DiskSlot, makeWorkspaceDisk } from './workspace-disk.ts'
+import { type DiskSlot, lendDisk, makeWorkspaceDisk, type WorkspaceDisk } from './workspace-disk.ts'
 
 /** What the guest's kernel says, at a level that reaches its console, when it ends a program for want of memory. */
 const oomMessage = /Out of memory: Killed process|Memory cgroup out of memory/
@@ -46,6 +47,7 @@ export class VmSandbox implements Sandbox {
   readonly #dead = Promise.withResolvers<SandboxDeath>()
   #record: VmRecord
   #outOfMemory = false
+  #halting: Promise<void> | undefined
   #letGo = false
   #destroying: Promise<void> | undefined
 
@@ -70,19 +72,20 @@ export class VmSandbox implements Sandbox {
     return this.#parts.isolation
   }
 
-  async attach(shape: SandboxShape) {
+  async attach(shape: SandboxShape, root?: SandboxRoot) {
     const { disk, machine, tap, resolver } = this.#parts
     if (disk === undefined || this.#record.attached) throw new MagsError('internal', 'this virtual machine is attached already')
     if (shape.image !== this.shape.image || shape.vcpus !== this.shape.vcpus || shape.memoryMb !== this.shape.memoryMb) {
       throw new MagsError('internal', 'a virtual machine cannot change its image, processors or memory once it is made')
     }
-    const otherDisk = shape.diskGb !== this.shape.diskGb
+    if (root !== undefined && root.lowerDisks.length > 0) throw new MagsError('internal', 'a virtual machine has one disk')
+    const otherDisk = root?.upperDisk !== undefined || shape.diskGb !== this.shape.diskGb
     this.#record = { ...this.#record, shape, attached: true }
     const recorded = writeRecord(join(this.#parts.directory, recordName), this.#record)
     const running = machine.qmp.execute('cont')
     if (otherDisk) {
       await running
-      await this.#changeDisk(disk, shape.diskGb)
+      await this.#changeDisk(disk, () => this.#makeDisk(shape, root))
     }
     // What was right ahead of time is not written again: each file costs a millisecond or two under emulation.
     const files = otherDisk ? rootFiles(hostnameOf(this.id), tap, resolver) : {}
@@ -96,6 +99,25 @@ export class VmSandbox implements Sandbox {
   /** The guest's clock stood still meanwhile, so it is set. */
   async thaw() {
     await Promise.all([this.#parts.machine.qmp.execute('cont'), this.agent.identity(freshState())])
+  }
+
+  openLayer() {
+    return openGuestLayer(this.agent)
+  }
+
+  /** Stopping the machine would stop the agent, too: only its disk is frozen (FIFREEZE of ioctl_fs(2)). */
+  async quiesce() {
+    await this.agent.freezeDisk()
+  }
+
+  async resume() {
+    await this.agent.thawDisk()
+  }
+
+  /** There is nobody in a guest who could end its processes for certain; none of them can write any more. */
+  async halt() {
+    this.#halting ??= this.agent.freezeDisk()
+    await this.#halting
   }
 
   async ranOutOfMemory() {
@@ -140,12 +162,17 @@ export class VmSandbox implements Sandbox {
     await release()
   }
 
-  /** The composed root is on a disk of the usual size; this job wants another. */
-  async #changeDisk(slot: DiskSlot, diskGb: number) {
+  #makeDisk(shape: SandboxShape, root: SandboxRoot | undefined): Promise<WorkspaceDisk> {
     const { directory, uid } = this.#parts
-    const [disk] = await Promise.all([makeWorkspaceDisk(join(directory, `disk-${diskGb}.raw`), diskGb, uid), this.agent.detachDisk()])
+    if (root?.upperDisk !== undefined) return lendDisk(root.upperDisk, join(directory, 'workspace.raw'), uid)
+    return makeWorkspaceDisk(join(directory, `disk-${shape.diskGb}.raw`), shape.diskGb, uid)
+  }
+
+  /** The composed root is on a disk of the usual size that holds nothing; this job wants another. */
+  async #changeDisk(slot: DiskSlot, make: () => Promise<WorkspaceDisk>) {
+    const [disk] = await Promise.all([make(), this.agent.detachDisk()])
     await slot.swapIn(disk)
-    await rm(join(directory, firstDiskName), { force: true })
+    await rm(join(this.#parts.directory, firstDiskName), { force: true })
     await this.agent.attachDisk(workspaceSerial, disk.fileSystemUuid)
   }
 }

@@ -1,0 +1,72 @@
+import { MagsError, type ScriptSpec } from '@mags/protocol'
+import { describe, expect, it } from 'vitest'
+import { FakeDriver } from '../drivers/fake/fake-driver.ts'
+import type { FakePrograms } from '../drivers/fake/fake-machine.ts'
+import { cat, neverEnd } from '../drivers/fake/fake-programs.ts'
+import { HostSandbox } from './host-sandbox.ts'
+
+const shape = { image: 'debian-12', vcpus: 1, memoryMb: 512, diskGb: 2 }
+
+async function start(script: Partial<ScriptSpec>, programs: FakePrograms) {
+  const driver = new FakeDriver({ programs: { '': neverEnd, ...programs } })
+  const sandbox = await driver.create(shape)
+  await sandbox.attach(shape)
+  let output = ''
+  const running = await HostSandbox.start(
+    sandbox,
+    { script: '', environment: {}, ...script },
+    async ({ bytes }) => {
+      output += Buffer.from(bytes).toString()
+      return undefined
+    },
+    { attachMs: () => 0, workspace: undefined, end: () => sandbox.destroy() },
+  )
+  return { running, sandbox, output: () => output, [Symbol.asyncDispose]: () => sandbox.destroy() }
+}
+
+async function* pieces(...texts: string[]) {
+  for (const text of texts) yield Buffer.from(text)
+}
+
+describe('a sandbox that runs a job', () => {
+  const showFile: FakePrograms = {
+    show: async (process) => {
+      await process.write('stdout', process.machine.files.read('/root/a/data.csv', 0, 100))
+      return 0
+    },
+  }
+
+  it('has its files before the script starts', async () => {
+    const files = [{ path: '/root/a/data.csv', content: () => pieces('1,', '2') }]
+    await using job = await start({ script: 'show', files }, showFile)
+    expect(await job.running.exited).toMatchObject({ exitCode: 0 })
+    expect(job.output()).toBe('1,2')
+  })
+
+  it('does not start a script whose files cannot be had', async () => {
+    const content = () => {
+      throw new MagsError('not_found', 'the content of the file is gone')
+    }
+    await expect(start({ script: 'show', files: [{ path: '/root/a', content }] }, showFile)).rejects.toThrow('the content of the file is gone')
+  })
+
+  it('gives a program its input whole or as it comes', async () => {
+    await using job = await start({}, { cat })
+    for (const stdin of [Buffer.from('some text'), pieces('some', ' text')]) {
+      let said = ''
+      const exit = await job.running.exec({ command: ['cat'], stdin, timeoutMs: 10_000 }, (_source, bytes) => {
+        said += Buffer.from(bytes).toString()
+      })
+      expect([exit.exitCode, said]).toEqual([0, 'some text'])
+    }
+  })
+
+  it('ends a program whose input fails, and tells why', async () => {
+    await using job = await start({}, { waits: neverEnd })
+    async function* broken() {
+      yield Buffer.from('half')
+      throw new Error('the client went away')
+    }
+    await expect(job.running.exec({ command: ['waits'], stdin: broken(), timeoutMs: 10_000 }, () => undefined)).rejects.toThrow('the client went away')
+  })
+})

@@ -1,0 +1,192 @@
+import { rm } from 'node:fs/promises'
+import { MagsError, type WorkspaceSaved, type WorkspaceVersion } from '@mags/protocol'
+import type { Logger } from 'pino'
+import type { Sandbox } from '../../drivers/driver.ts'
+import type { LayerSession } from '../../layers/layer-session.ts'
+import type { Manifest, WorkspaceRepository } from '../repository/repository.ts'
+import type { SaveState } from '../save/save-state.ts'
+import { saveTree } from '../save/save-tree.ts'
+import { readState, writeState } from '../save/state-file.ts'
+import type { LayerDisks } from './layer-disks.ts'
+import type { WorkingCopies } from './working-copies.ts'
+import { isReadable, type WorkingCopy } from './working-copy.ts'
+import { WorkspaceSession } from './workspace-session.ts'
+
+export interface OpenWorkspaceDeps {
+  readonly repository: WorkspaceRepository
+  readonly copies: WorkingCopies
+  readonly disks: LayerDisks
+  readonly logger: Pick<Logger, 'warn'>
+}
+
+const nanosPerMs = 1_000_000n
+/** A guest's clock is set when it starts and may fall behind ours; a stamp younger than that proves nothing. */
+const guestClockSlackMs = 2_000
+
+interface Uncommitted {
+  readonly manifest: Manifest
+  readonly uploadedBytes: number
+}
+
+/** The running sandbox a workspace is saved from. */
+export type SavedSandbox = Pick<Sandbox, 'id' | 'openLayer' | 'quiesce' | 'resume' | 'halt'>
+
+/**
+ * The workspace of one sandbox, from attach to the sandbox's end.
+ *
+ *     open ──save(final)──▶ saved ──close──▶ closed
+ *       └────────────────close─────────────────▲     (what was not saved is left for later)
+ */
+export class OpenWorkspace {
+  readonly storageId: string
+  readonly #deps: OpenWorkspaceDeps
+  readonly #sandbox: SavedSandbox
+  /** One for all saves of a sandbox: the worker remembers what it saw last. */
+  #session: LayerSession | undefined
+  #state: SaveState | undefined
+  #under: Manifest | undefined
+  /** In packs, but not committed: the store failed in between. */
+  #uncommitted: Uncommitted | undefined
+  /** What we thought was stored is not all there. */
+  #distrustful = false
+  #newest: WorkspaceVersion | undefined
+  #saving: Promise<unknown> = Promise.resolve()
+  #saved = false
+  #closing: Promise<void> | undefined
+  readonly #closed = Promise.withResolvers<void>()
+
+  constructor(deps: OpenWorkspaceDeps, sandbox: SavedSandbox, storageId: string) {
+    this.#deps = deps
+    this.#sandbox = sandbox
+    this.storageId = storageId
+  }
+
+  /** Settles when another sandbox may have it. */
+  get closed(): Promise<void> {
+    return this.#closed.promise
+  }
+
+  /** One save at a time; a second waits for the first. Rejects as `RunningSandbox.saveWorkspace` does. */
+  save(options: { readonly final: boolean }): Promise<WorkspaceSaved> {
+    const saved = this.#saving.then(() => this.#save(options))
+    this.#saving = saved.catch(() => undefined)
+    return saved
+  }
+
+  /** To be called when the sandbox is gone and its disks are free. Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close().finally(() => this.#closed.resolve())
+    return this.#closing
+  }
+
+  async #save({ final }: { readonly final: boolean }): Promise<WorkspaceSaved> {
+    if (this.#closing !== undefined) throw new MagsError('sandbox_failed', 'the sandbox ended before its workspace could be saved')
+    if (final) await this.#halt()
+    try {
+      return await this.#saveOpen(final)
+    } catch (error) {
+      // The worker may be in the middle of an answer: the next save begins a new conversation.
+      this.#endSession()
+      throw error
+    }
+  }
+
+  async #halt() {
+    if (this.#copy().halted) return
+    await this.#sandbox.halt()
+    await this.#deps.copies.set({ ...this.#copy(), halted: true })
+  }
+
+  async #saveOpen(final: boolean): Promise<WorkspaceSaved> {
+    try {
+      return await this.#saveOnce(final)
+    } catch (error) {
+      if (!(error instanceof MagsError) || error.code !== 'workspace_damaged' || this.#distrustful) throw error
+      // After a pause of hours packs that we think are stored may have been collected: everything is read and stored anew, once.
+      this.#distrustful = true
+      this.#state = undefined
+      this.#uncommitted = undefined
+      this.#endSession()
+      return await this.#saveOnce(final)
+    }
+  }
+
+  async #saveOnce(final: boolean): Promise<WorkspaceSaved> {
+    const { repository } = this.#deps
+    const copy = this.#copy()
+    const result = await this.#saveTree(copy, final)
+    this.#state = result.state
+    if (result.changed || copy.version === 0 || this.#uncommitted !== undefined || this.#distrustful) {
+      this.#uncommitted = { manifest: result.manifest, uploadedBytes: result.uploadedBytes + (this.#uncommitted?.uploadedBytes ?? 0) }
+    }
+    const changed = this.#uncommitted !== undefined
+    if (this.#uncommitted !== undefined) this.#newest = await this.#commit(this.#uncommitted)
+    this.#newest ??= (await repository.manifest(this.storageId, copy.version)).version
+    this.#saved = final
+    return { version: this.#newest, changed, skippedCount: result.skippedCount }
+  }
+
+  async #saveTree(copy: WorkingCopy, final: boolean) {
+    const { repository, disks } = this.#deps
+    const [top, below] = copy.layers
+    if (top === undefined) throw new MagsError('internal', `workspace ${this.storageId} has no layer`)
+    this.#session ??= new WorkspaceSession(await this.#sandbox.openLayer())
+    if (!this.#distrustful) this.#state ??= await readState(disks.stateFile(top))
+    const isNew = this.#state === undefined && copy.version > 0 && !this.#distrustful
+    return await saveTree({
+      session: this.#session,
+      previous: this.#state,
+      lower: below === undefined ? undefined : await this.#treeUnder(below, copy),
+      known: isNew ? (await repository.manifest(this.storageId, copy.version)).manifest : undefined,
+      packs: repository.packs,
+      image: copy.image,
+      guard: final ? undefined : { freeze: () => this.#sandbox.quiesce(), thaw: () => this.#sandbox.resume() },
+      clock: () => BigInt(Date.now() - (copy.writtenBy === 'guest' ? guestClockSlackMs : 0)) * nanosPerMs,
+    })
+  }
+
+  async #commit({ manifest, uploadedBytes }: Uncommitted): Promise<WorkspaceVersion> {
+    const { repository, copies, disks } = this.#deps
+    const { claim, layers } = this.#copy()
+    if (claim === undefined) throw new MagsError('internal', `workspace ${this.storageId} was not made ready for saving`)
+    // What is known of the layer is of the version before. Should we end before it is written anew, then the next one must not take it for this one's.
+    await rm(disks.stateFile(layers[0] ?? ''), { force: true })
+    const committed = await repository.commit(claim, manifest, { reason: 'sync', uploadedBytes })
+    this.#uncommitted = undefined
+    await copies.set({ ...this.#copy(), claim: committed.claim, version: committed.version.version })
+    return committed.version
+  }
+
+  /** The version that the layers under the topmost are. */
+  async #treeUnder(below: string, copy: WorkingCopy): Promise<Manifest> {
+    this.#under ??= (await readState(this.#deps.disks.stateFile(below)))?.manifest
+    this.#under ??= (await this.#deps.repository.manifest(this.storageId, copy.versionUnder)).manifest
+    return this.#under
+  }
+
+  async #close() {
+    await this.#saving
+    this.#endSession()
+    const { copies, disks } = this.#deps
+    const { sandboxId: _, ...copy } = this.#copy()
+    const [top] = copy.layers
+    if (!isReadable(copy)) {
+      this.#deps.logger.warn({ workspace: this.storageId, version: copy.version }, 'a machine was lost with what it had not saved of its workspace')
+      return await copies.delete(this.storageId)
+    }
+    if (!this.#saved || top === undefined) return await copies.set(copy)
+    if (this.#state !== undefined) await writeState(disks.stateFile(top), this.#state)
+    await copies.set({ ...copy, open: false, halted: false })
+  }
+
+  #copy(): WorkingCopy {
+    const copy = this.#deps.copies.get(this.storageId)
+    if (copy === undefined) throw new MagsError('internal', `workspace ${this.storageId} is not on this machine`)
+    return copy
+  }
+
+  #endSession() {
+    this.#session?.close()
+    this.#session = undefined
+  }
+}

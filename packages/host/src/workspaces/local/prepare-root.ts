@@ -1,0 +1,209 @@
+import { MagsError, type WorkspaceHold, type WorkspaceSource } from '@mags/protocol'
+import type { Logger } from 'pino'
+import type { SandboxRoot } from '../../drivers/driver.ts'
+import { growDisk } from '../../drivers/scratch-disk.ts'
+import type { Image } from '../../images/image-catalogue.ts'
+import type { Manifest, WorkspaceClaim, WorkspaceRepository } from '../repository/repository.ts'
+import type { KeyedLock } from './keyed-lock.ts'
+import type { LayerDisks } from './layer-disks.ts'
+import type { VersionDisks } from './version-disks.ts'
+import type { WorkingCopies } from './working-copies.ts'
+import type { WorkingCopy } from './working-copy.ts'
+
+export interface PrepareRootDeps {
+  readonly repository: WorkspaceRepository
+  readonly copies: WorkingCopies
+  readonly disks: LayerDisks
+  readonly versions: VersionDisks
+  readonly locks: KeyedLock
+  readonly logger: Pick<Logger, 'warn'>
+}
+
+export interface RootRequest {
+  readonly image: Image
+  readonly diskGb: number
+  /** Whether the driver puts layers on top of each other; if not, one disk has all. */
+  readonly stacks: boolean
+  readonly workspace?: WorkspaceHold
+  readonly base?: WorkspaceSource
+  readonly onProgress: (words: string) => void
+  readonly abort?: AbortSignal
+}
+
+export interface PreparedRoot {
+  readonly root: SandboxRoot
+  /** The layers may go; after the sandbox is gone. */
+  release(): Promise<void>
+}
+
+/** More layers than this are read into one. */
+const deepest = 8
+
+/**
+ * Makes the disks of a sandbox's root ready: finds the layers on this machine, or reads them from the object store. The four modes: nothing (not our business), a workspace, a base, a fork of a base into
+ * a workspace.
+ */
+export async function prepareRoot(deps: PrepareRootDeps, request: RootRequest): Promise<PreparedRoot> {
+  const { workspace, base } = request
+  // Before the workspace is locked: two forks of each other must not wait for each other.
+  const source = base === undefined ? undefined : await startFrom(deps, request, base)
+  if (workspace === undefined) {
+    if (source === undefined) throw new MagsError('internal', 'a root needs a workspace or a base')
+    // Without stacking the base's contents are on a disk of its own already, and nobody saves it.
+    return { root: request.stacks ? { lowerDisks: filesOf(deps, source.layers) } : rootOf(deps, source.layers), release: source.release }
+  }
+  try {
+    return await deps.locks.run(workspace.storageId, () => prepareWorkspace(deps, request, workspace, source))
+  } finally {
+    await source?.release()
+  }
+}
+
+async function prepareWorkspace(deps: PrepareRootDeps, request: RootRequest, hold: WorkspaceHold, source: StartFrom | undefined): Promise<PreparedRoot> {
+  const claim = await deps.repository.claim(hold.storageId, hold.fence)
+  const start = source === undefined ? await continueCopy(deps, request, claim) : await forkInto(deps, request, claim, source)
+  const copy: WorkingCopy = {
+    ...start,
+    storageId: hold.storageId,
+    frozen: false,
+    writtenBy: request.stacks ? 'host' : 'guest',
+    open: true,
+    halted: false,
+    image: { name: request.image.name, digest: request.image.digest },
+    bootId: deps.copies.bootId,
+    settled: false,
+  }
+  await deps.copies.set(copy)
+  deps.disks.stock()
+  return { root: rootOf(deps, copy.layers), release: deps.copies.pin(copy.layers) }
+}
+
+type Start = Pick<WorkingCopy, 'layers' | 'version' | 'versionUnder' | 'claim' | 'diskGb'>
+
+/** The workspace as it is here, as the store has it, or empty. */
+async function continueCopy(deps: PrepareRootDeps, request: RootRequest, claim: WorkspaceClaim): Promise<Start> {
+  const copy = await usableCopy(deps, request, claim)
+  const diskGb = Math.max(request.diskGb, copy?.diskGb ?? 0)
+  const start = { version: claim.version, versionUnder: copy?.versionUnder ?? 0, claim, diskGb }
+  if (copy === undefined) {
+    const layer = claim.version === 0 ? await deps.disks.create(diskGb) : await restoreNewest(deps, request, claim, diskGb)
+    return { ...start, layers: [layer] }
+  }
+  const [top, ...lower] = copy.layers
+  if (top === undefined) throw new MagsError('internal', 'a working copy has no layer')
+  if (!copy.frozen && !deps.copies.isShared(top, copy.storageId)) {
+    if (diskGb > copy.diskGb) await growDisk(deps.disks.file(top), diskGb)
+    return { ...start, layers: [top, ...lower] }
+  }
+  if (!request.stacks) return { ...start, layers: [await deps.disks.copy(top)], diskGb: copy.diskGb }
+  if (copy.layers.length < deepest) return { ...start, versionUnder: copy.version, layers: [await deps.disks.create(diskGb), ...copy.layers] }
+  return { ...start, layers: [await restoreNewest(deps, request, claim, diskGb)] }
+}
+
+async function forkInto(deps: PrepareRootDeps, request: RootRequest, claim: WorkspaceClaim, source: StartFrom): Promise<Start> {
+  if (deps.copies.get(claim.storageId)?.open) throw unsaved(claim.storageId)
+  // The fork's first version is the base's contents: whatever becomes of the base, they are this workspace's own from now on.
+  const { claim: forked } = await deps.repository.commit(claim, source.manifest, { reason: 'fork', uploadedBytes: 0 })
+  const start = { version: forked.version, versionUnder: forked.version, claim: forked, diskGb: request.diskGb }
+  if (!request.stacks) return { ...start, layers: source.layers }
+  return { ...start, layers: [await deps.disks.create(request.diskGb), ...source.layers] }
+}
+
+/** The copy of this machine if a sandbox of this kind can go on from it. */
+async function usableCopy(deps: PrepareRootDeps, { stacks, image, diskGb }: RootRequest, claim: WorkspaceClaim): Promise<WorkingCopy | undefined> {
+  const copy = deps.copies.get(claim.storageId)
+  if (copy === undefined) return undefined
+  if (copy.image.digest !== image.digest) {
+    throw new MagsError('bad_request', `image: the workspace was made on ${copy.image.name} (${copy.image.digest}), not on ${image.name} (${image.digest})`)
+  }
+  const current = copy.version === claim.version
+  if (copy.open && !current) {
+    deps.logger.warn(
+      { workspace: copy.storageId, version: copy.version, newest: claim.version },
+      'changes on this machine are older than what another holder has saved; they are dropped',
+    )
+  }
+  const rightKind = stacks ? copy.writtenBy === 'host' : copy.layers.length === 1
+  if (current && copy.open && !rightKind) throw unsaved(copy.storageId)
+  // The host does not look into a disk that a guest has written, not even to make it larger.
+  const fits = copy.writtenBy === 'host' || copy.diskGb >= diskGb || copy.open
+  if (current && rightKind && fits) return copy
+  await deps.copies.delete(copy.storageId)
+  return undefined
+}
+
+interface StartFrom {
+  readonly layers: readonly string[]
+  readonly manifest: Manifest
+  readonly release: () => Promise<void>
+}
+
+/** Layers with the contents of a version, ours to read. Without stacking: one disk, ours to write. */
+async function startFrom(deps: PrepareRootDeps, request: RootRequest, base: WorkspaceSource): Promise<StartFrom> {
+  const { manifest, version } = await deps.repository.manifest(base.storageId, base.version)
+  if (manifest.image.digest !== request.image.digest) {
+    const { image } = manifest
+    throw new MagsError(
+      'bad_request',
+      `image: the base workspace was made on ${image.name} (${image.digest}), not on ${request.image.name} (${request.image.digest})`,
+    )
+  }
+  const source = { storageId: base.storageId, version: version.version, newest: base.version === undefined, image: manifest.image }
+  const found = await deps.locks.run(base.storageId, () => findLayers(deps, request, source))
+  if (request.stacks) return { ...found, manifest }
+  try {
+    const layer = await deps.disks.copy(found.layers[0] ?? '')
+    return { layers: [layer], manifest, release: deps.copies.pin([layer]) }
+  } finally {
+    await found.release()
+  }
+}
+
+interface Source {
+  readonly storageId: string
+  readonly version: number
+  readonly newest: boolean
+  readonly image: WorkingCopy['image']
+}
+
+async function findLayers(deps: PrepareRootDeps, request: RootRequest, { storageId, version, newest, image }: Source) {
+  const copy = deps.copies.get(storageId)
+  const readable = request.stacks ? copy?.writtenBy === 'host' && copy.layers.length < deepest : copy?.layers.length === 1
+  if (copy !== undefined && !copy.open && copy.version === version && readable) {
+    // A sandbox reads these layers from now on, so nobody may write to them any more.
+    if (request.stacks && !copy.frozen) await deps.copies.set({ ...copy, frozen: true })
+    return { layers: copy.layers, release: deps.copies.pin(copy.layers) }
+  }
+  if (copy !== undefined || !newest) return await deps.versions.use(storageId, version, request)
+  const layers = [await deps.versions.restore(storageId, version, request)]
+  const { bootId } = deps.copies
+  await deps.copies.set({
+    storageId,
+    layers,
+    frozen: true,
+    writtenBy: 'host',
+    version,
+    versionUnder: 0,
+    open: false,
+    halted: false,
+    image,
+    diskGb: request.diskGb,
+    bootId,
+    settled: false,
+  })
+  return { layers, release: deps.copies.pin(layers) }
+}
+
+async function restoreNewest(deps: PrepareRootDeps, request: RootRequest, claim: WorkspaceClaim, diskGb: number): Promise<string> {
+  return await deps.versions.restore(claim.storageId, claim.version, { ...request, diskGb })
+}
+
+function rootOf(deps: PrepareRootDeps, [top, ...lower]: readonly string[]): SandboxRoot {
+  if (top === undefined) throw new MagsError('internal', 'a root has no layer')
+  return { upperDisk: deps.disks.file(top), lowerDisks: filesOf(deps, lower) }
+}
+
+const filesOf = ({ disks }: PrepareRootDeps, layers: readonly string[]) => layers.map((layer) => disks.file(layer))
+
+const unsaved = (storageId: string) =>
+  new MagsError('workspace_unsaved', `workspace ${storageId} has changes of an earlier job that are being saved; try again in a moment`)

@@ -1,0 +1,42 @@
+import { join } from 'node:path'
+import type { Logger } from 'pino'
+import type { LayerSession } from '../layers/layer-session.ts'
+import type { MounterClient } from '../mounter/mounter-client.ts'
+import { fillDisk } from './local/fill-disk.ts'
+import { KeyedLock } from './local/keyed-lock.ts'
+import { LayerDisks } from './local/layer-disks.ts'
+import { restoreLayer } from './local/restore-layer.ts'
+import { VersionDisks } from './local/version-disks.ts'
+import { WorkingCopies } from './local/working-copies.ts'
+import type { WorkspaceRepository } from './repository/repository.ts'
+import { Workspaces } from './workspaces.ts'
+
+export interface OpenWorkspacesDeps {
+  readonly repository: WorkspaceRepository
+  /** For people: where versions are. */
+  readonly storeDescription: string
+  /** Disks and records, on a real disk. */
+  readonly dataDir: string
+  readonly mounter: Pick<MounterClient, 'mountImage' | 'unmount' | 'resetUpper'>
+  /** A worker on the layer of a folder that the mounter has mounted. */
+  readonly openLayer: (dir: string) => Promise<LayerSession>
+  readonly defaultDiskGb: number
+  readonly logger: Logger
+}
+
+/** Opens the workspaces of this machine: what earlier daemons left is taken over or removed. */
+export async function openWorkspaces(deps: OpenWorkspacesDeps): Promise<Workspaces> {
+  const disks = await LayerDisks.open(join(deps.dataDir, 'layers'), deps.defaultDiskGb)
+  const copies = await WorkingCopies.open(join(deps.dataDir, 'workspaces'), disks, deps.logger)
+  const locks = new KeyedLock()
+  const fillDeps = { mounter: deps.mounter, openLayer: deps.openLayer, mountsDir: join(deps.dataDir, 'filling') }
+  const versions = new VersionDisks({
+    ...deps,
+    disks,
+    copies,
+    locks,
+    fill: (name, file, work) => fillDisk(fillDeps, name, file, work),
+    restore: (layer, manifest, options) => restoreLayer(deps.repository.packs, layer, manifest, options),
+  })
+  return new Workspaces({ ...deps, disks, copies, locks, versions })
+}

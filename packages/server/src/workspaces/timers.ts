@@ -1,0 +1,14 @@
+import { setTimeout as delay } from 'node:timers/promises'
+
+/** Time and chance, so that tests have both in their hands. */
+export interface Timers {
+  /** Rejects when aborted. Does not keep the process alive. */
+  wait(ms: number, abort?: AbortSignal): Promise<void>
+  /** From 0 up to, but not including, 1. */
+  random(): number
+}
+
+export const realTimers: Timers = {
+  wait: (ms, abort) => delay(ms, undefined, { ref: false, ...(abort === undefined ? {} : { signal: abort }) }),
+  random: Math.random,
+}
