@@ -251,10 +251,3 @@ void put_entry(struct bytes *out, const char *name, const struct entry *entry) {
   put_u64(out, entry->size);
   put_u64(out, (uint64_t)entry->mtime_ns);
 }
-
-void end_frame(struct bytes *out, size_t start) {
-  if (out->failed) return;
-  uint8_t *frame = bytes_front(out) + start;
-  uint32_t length = (uint32_t)(bytes_count(out) - start - HEADER_BYTES);
-  for (int i = 0; i < 4; i++) frame[i] = (uint8_t)(length >> 8 * i);
-}

@@ -21,7 +21,7 @@ enum {
   WINDOW_MIN = 4 << 10,
   WINDOW_MAX = 1 << 20,
   STDIN_WINDOW = 256 << 10,
-  READ_BYTES_MAX = 60000,
+  PING_BYTES_MAX = 60000,
 };
 
 enum frame_type {
@@ -45,8 +45,7 @@ enum frame_type {
 enum { EXEC_PTY = 1, EXEC_STDIN = 2, EXEC_SCRIPT = 4 };
 enum { KIND_EXEC = 0, KIND_DIAL = 1, KIND_FILE = 2 };
 enum { EXITED = 0, SIGNALLED = 1, NOT_STARTED = 2 };
-enum { OP_PING = 1, OP_IDENTITY, OP_ATTACH, OP_DETACH, OP_FREEZE, OP_THAW, OP_STATS, OP_STAT, OP_LIST, OP_READ, OP_WRITE, OP_REMOVE, OP_MKDIR };
-enum { WRITE_TRUNCATE = 1, WRITE_PARENTS = 2 };
+enum { OP_PING = 1, OP_IDENTITY, OP_ATTACH, OP_DETACH, OP_FREEZE, OP_THAW, OP_STATS };
 enum { FILE_STAT = 1, FILE_LIST, FILE_READ, FILE_WRITE, FILE_REMOVE };
 
 extern const uint8_t MARKER[MARKER_BYTES];
@@ -177,5 +176,3 @@ void put_exit(struct bytes *out, uint32_t channel, const struct exit_record *exi
 void put_reply_head(struct bytes *out, uint32_t request, int error, uint32_t length);
 void put_reply_stats(struct bytes *out, uint32_t request, const struct stats *stats);
 void put_entry(struct bytes *out, const char *name, const struct entry *entry);
-// Writes the real length into the frame that began `start` bytes after the front of `out`.
-void end_frame(struct bytes *out, size_t start);

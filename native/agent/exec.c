@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "files.h"
 #include "pty.h"
 #include "root.h"
 
@@ -71,12 +72,8 @@ static int write_script(uint32_t channel, struct blob script) {
   // A new file, never one that somebody in the sandbox put or linked there.
   int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0700);
   if (fd < 0) error = errno;
-  for (uint32_t done = 0; !error && done < script.length;) {
-    ssize_t written = write(fd, script.bytes + done, script.length - done);
-    if (written < 0) error = errno;
-    else done += (uint32_t)written;
-  }
-  if (fd >= 0) close(fd);
+  else error = files_write_all(fd, script.bytes, script.length);
+  if (fd >= 0 && close(fd) != 0 && !error) error = errno;
   if (fd >= 0 && error) unlink(path);
   root_leave();
   return error;

@@ -23,19 +23,9 @@ enum { PIECE_BYTES = 64 << 10, LIST_MOST = 10000 };
 
 static uint8_t piece[PIECE_BYTES];
 
-static int write_all(int fd, const void *bytes, size_t length) {
-  for (size_t done = 0; done < length;) {
-    ssize_t written = write(fd, (const uint8_t *)bytes + done, length - done);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return errno;
-    done += (size_t)written;
-  }
-  return 0;
-}
-
 // Sends what `out` holds; an allocation that failed shows here.
 static int flush(struct bytes *out) {
-  int error = out->failed ? ENOMEM : write_all(1, bytes_front(out), bytes_count(out));
+  int error = out->failed ? ENOMEM : files_write_all(1, bytes_front(out), bytes_count(out));
   bytes_take(out, bytes_count(out));
   return error;
 }
@@ -110,7 +100,7 @@ static int do_list(const char *path, uint64_t most) {
 
 static int do_read(const char *path, uint64_t offset, uint64_t most) {
   if (offset > INT64_MAX) return EINVAL;
-  int fd = files_open_regular(path, O_RDONLY, 0);
+  int fd = files_open_regular(path);
   if (fd < 0) return errno;
   if (lseek(fd, (off_t)offset, SEEK_SET) < 0) return errno;
   while (most > 0) {
@@ -118,7 +108,7 @@ static int do_read(const char *path, uint64_t offset, uint64_t most) {
     if (length < 0 && errno == EINTR) continue;
     if (length < 0) return errno;
     if (length == 0) break;
-    int error = write_all(1, piece, (size_t)length);
+    int error = files_write_all(1, piece, (size_t)length);
     if (error) return error;
     most -= (uint64_t)length;
   }
@@ -182,7 +172,7 @@ static int copy_pieces(int fd) {
     if (length == 0) return 0;
     if (length > sizeof piece) return EPROTO;
     error = read_exactly(piece, length);
-    if (!error) error = write_all(fd, piece, length);
+    if (!error) error = files_write_all(fd, piece, length);
     if (error) return error;
   }
 }

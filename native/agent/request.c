@@ -3,7 +3,6 @@
 #include <errno.h>
 
 #include "disk.h"
-#include "files.h"
 #include "identity.h"
 #include "root.h"
 #include "stats.h"
@@ -15,7 +14,7 @@ static bool reply(struct bytes *out, uint32_t request, int error) {
 
 static bool ping(uint32_t request, struct reader *r, struct bytes *out) {
   uint32_t length = (uint32_t)(r->end - r->at);
-  if (length > READ_BYTES_MAX) return false;
+  if (length > PING_BYTES_MAX) return false;
   put_reply_head(out, request, 0, length);
   bytes_append(out, r->at, length);
   return true;
@@ -55,38 +54,6 @@ static bool stats(uint32_t request, const struct reader *r, struct bytes *out) {
   return true;
 }
 
-static bool look(uint32_t request, uint8_t op, struct reader *r, struct bytes *out) {
-  const char *path = read_string(r);
-  uint64_t from = op == OP_READ ? read_u64(r) : op == OP_LIST ? read_u32(r) : 0;
-  uint32_t most = op == OP_STAT ? 0 : read_u32(r);
-  if (!reader_done(r)) return false;
-  int error = root_enter();
-  if (error) return reply(out, request, error);
-  if (op == OP_STAT) files_stat(request, path, out);
-  else if (op == OP_LIST) files_list(request, path, (uint32_t)from, most, out);
-  else files_read(request, path, from, most, out);
-  root_leave();
-  return true;
-}
-
-static bool change(uint32_t request, uint8_t op, struct reader *r, struct bytes *out) {
-  const char *path = read_string(r);
-  uint32_t mode = op == OP_REMOVE ? 0 : read_u32(r);
-  uint8_t flags = read_u8(r);
-  uint64_t offset = op == OP_WRITE ? read_u64(r) : 0;
-  struct blob blob = op == OP_WRITE ? read_blob(r) : (struct blob){0};
-  if (!reader_done(r) || flags > (op == OP_WRITE ? WRITE_TRUNCATE | WRITE_PARENTS : 1)) return false;
-  // A write to a frozen file system would block the agent, and with it the THAW.
-  if (disk_is_frozen()) return reply(out, request, EBUSY);
-  int error = root_enter();
-  if (error) return reply(out, request, error);
-  if (op == OP_WRITE) reply(out, request, files_write(path, mode, flags, offset, blob));
-  else if (op == OP_MKDIR) reply(out, request, files_mkdir(path, mode, flags));
-  else files_remove(request, path, flags, out);
-  root_leave();
-  return true;
-}
-
 bool request_take(uint32_t request, struct reader *r, struct bytes *out) {
   uint8_t op = read_u8(r);
   switch (op) {
@@ -101,14 +68,6 @@ bool request_take(uint32_t request, struct reader *r, struct bytes *out) {
       return disk(request, op, r, out);
     case OP_STATS:
       return stats(request, r, out);
-    case OP_STAT:
-    case OP_LIST:
-    case OP_READ:
-      return look(request, op, r, out);
-    case OP_WRITE:
-    case OP_REMOVE:
-    case OP_MKDIR:
-      return change(request, op, r, out);
     default:
       return false;
   }

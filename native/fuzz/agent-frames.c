@@ -10,7 +10,6 @@
 #include "../agent/dispatch.h"
 #include "../agent/exec.h"
 #include "../agent/file-work.h"
-#include "../agent/files.h"
 #include "../agent/frames.h"
 #include "../agent/identity.h"
 #include "../agent/process.h"
@@ -67,8 +66,6 @@ void file_work_open(struct channel *ch, const struct file_request *request) {
 }
 
 bool root_is_vm(void) { return true; }
-int root_enter(void) { return 0; }
-void root_leave(void) {}
 bool disk_is_frozen(void) { return false; }
 int disk_attach(const char *serial, const uint8_t uuid[16]) {
   touch_string(serial);
@@ -90,32 +87,6 @@ int stats_read(struct stats *stats) {
   *stats = (struct stats){0};
   return 0;
 }
-void files_stat(uint32_t request, const char *path, struct bytes *out) {
-  touch_string(path);
-  put_reply_head(out, request, 0, 0);
-}
-void files_list(uint32_t request, const char *path, uint32_t skip, uint32_t most, struct bytes *out) {
-  sum += skip + most;
-  files_stat(request, path, out);
-}
-void files_read(uint32_t request, const char *path, uint64_t offset, uint32_t most, struct bytes *out) {
-  sum += offset + most;
-  files_stat(request, path, out);
-}
-int files_write(const char *path, uint32_t mode, uint8_t flags, uint64_t offset, struct blob bytes) {
-  touch_string(path);
-  touch(bytes.bytes, bytes.length);
-  return (int)((mode + flags + offset) & 1);
-}
-int files_mkdir(const char *path, uint32_t mode, bool parents) {
-  touch_string(path);
-  return (int)((mode + parents) & 1);
-}
-void files_remove(uint32_t request, const char *path, bool recursive, struct bytes *out) {
-  sum += recursive;
-  files_stat(request, path, out);
-}
-
 // What the agent writes is cut by the same rules: whole frames, none over its limit.
 static void check_output(struct bytes *out) {
   while (bytes_count(out) > 0) {

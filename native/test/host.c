@@ -158,9 +158,15 @@ void host_exec(uint32_t channel, struct program p) {
   put_text(&out, "MARK=set");
   put_text(&out, p.cwd ? p.cwd : "");
   if (p.script) put_text(&out, p.script);
-  end_frame(&out, 0);
+  host_end_frame(&out);
   host_send(&out);
   bytes_reset(&out);
+}
+
+void host_end_frame(struct bytes *out) {
+  if (out->failed) return;
+  uint32_t length = (uint32_t)(bytes_count(out) - HEADER_BYTES);
+  for (int i = 0; i < 4; i++) bytes_front(out)[i] = (uint8_t)(length >> 8 * i);
 }
 
 void host_data(uint32_t channel, uint64_t offset, const void *bytes, size_t length) {

@@ -30,6 +30,9 @@ struct frame host_expect(uint8_t type, uint8_t stream, uint32_t channel);
 void host_expect_closed(void);
 bool host_pending(void);
 
+// Writes the real length into the one frame that `out` holds.
+void host_end_frame(struct bytes *out);
+
 // Frames, sent at once.
 struct program {
   const char *argv[8];

@@ -163,26 +163,29 @@ static void read_request_frames(void) {
     r = open_vector(bare[i].name, FRAME_REQUEST, 0, bare[i].request);
     CHECK(read_u8(&r) == bare[i].op && reader_done(&r));
   }
-  r = open_vector("host.stat", FRAME_REQUEST, 0, 9);
-  CHECK(read_u8(&r) == OP_STAT && strcmp(read_string(&r), "/etc/hosts") == 0 && reader_done(&r));
-  r = open_vector("host.list", FRAME_REQUEST, 0, 10);
-  CHECK(read_u8(&r) == OP_LIST && strcmp(read_string(&r), "/etc") == 0 && read_u32(&r) == 3 && read_u32(&r) == 100 && reader_done(&r));
-  r = open_vector("host.read", FRAME_REQUEST, 0, 11);
-  CHECK(read_u8(&r) == OP_READ && strcmp(read_string(&r), "/data/\xc3\xa9") == 0 && read_u64(&r) == 1099511627776 && read_u32(&r) == 60000 && reader_done(&r));
-  r = open_vector("host.write", FRAME_REQUEST, 0, 12);
-  CHECK(read_u8(&r) == OP_WRITE && strcmp(read_string(&r), "/a/b") == 0 && read_u32(&r) == 0600 && read_u8(&r) == 3 && read_u64(&r) == 5);
-  CHECK(same(read_blob(&r), "\0\1\2\3", 4) && reader_done(&r));
-  r = open_vector("host.remove", FRAME_REQUEST, 0, 13);
-  CHECK(read_u8(&r) == OP_REMOVE && strcmp(read_string(&r), "/a") == 0 && read_u8(&r) == 1 && reader_done(&r));
-  r = open_vector("host.mkdir", FRAME_REQUEST, 0, 4000000000);
-  CHECK(read_u8(&r) == OP_MKDIR && strcmp(read_string(&r), "/a/b/c") == 0 && read_u32(&r) == 0700 && read_u8(&r) == 1 && reader_done(&r));
 }
 
 static void read_file_frames(void) {
+  static const struct {
+    const char *name;
+    uint32_t channel;
+    struct file_request file;
+  } files[] = {
+      {"host.file-stat", 14, {262144, FILE_STAT, 0, 0, "/etc/hosts"}},
+      {"host.file-list", 15, {262144, FILE_LIST, 10000, 0, "/etc"}},
+      {"host.file", 14, {262144, FILE_READ, 1099511627776, 60000, "/data/\xc3\xa9"}},
+      {"host.file-write", 16, {4096, FILE_WRITE, 0640, 0, "/a/b"}},
+      {"host.file-write-keep", 17, {262144, FILE_WRITE, 0xffffffff, 0, "/a/b"}},
+      {"host.file-remove", 4000000000, {262144, FILE_REMOVE, 1, 0, "/a"}},
+  };
   struct file_request file;
-  struct reader r = open_vector("host.file", FRAME_FILE, 0, 14);
-  CHECK(decode_file(&r, &file) && file.window == 262144 && file.op == FILE_READ && file.first == 1099511627776 && file.second == 60000);
-  CHECK(strcmp(file.path, "/data/\xc3\xa9") == 0);
+  struct reader r;
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    const struct file_request *wanted = &files[i].file;
+    r = open_vector(files[i].name, FRAME_FILE, 0, files[i].channel);
+    CHECK(decode_file(&r, &file) && file.window == wanted->window && file.op == wanted->op && strcmp(file.path, wanted->path) == 0);
+    CHECK(file.first == wanted->first && file.second == wanted->second);
+  }
   uint8_t unknown[25] = {[4] = FILE_REMOVE + 1};
   r = (struct reader){unknown, unknown + sizeof unknown, false};
   CHECK(!decode_file(&r, &file));
@@ -240,20 +243,14 @@ static void write_frames(void) {
   expect("agent.reply-error");
   put_reply_stats(&out, 8, &(struct stats){1073741824, 536870912, 10737418240, 9663676416, 12});
   expect("agent.reply-stats");
-  put_reply_head(&out, 9, 0, 0);
+  put_data_head(&out, 14, 1, 0, 26);
   put_entry(&out, "hosts", &(struct entry){'f', 0644, 221, 1763795000123456789});
-  end_frame(&out, 0);
-  expect("agent.reply-stat");
-  put_reply_head(&out, 10, 0, 0);
+  expect("agent.data-file-stat");
+  put_data_head(&out, 15, 1, 0, 1 + 25 + 24);
   put_u8(&out, 1);
-  put_u32(&out, 2);
-  put_entry(&out, "ssl", &(struct entry){'d', 0755, 4096, -1});
   put_entry(&out, "mtab", &(struct entry){'l', 0777, 19, 0});
-  end_frame(&out, 0);
-  expect("agent.reply-list");
-  put_reply_head(&out, 11, 0, 3);
-  bytes_append(&out, "\0\xff" "A", 3);
-  expect("agent.reply-read");
+  put_entry(&out, "ssl", &(struct entry){'d', 0755, 4096, -1});
+  expect("agent.data-file-list");
 }
 
 static enum frames_event first_event(const char *bytes, size_t length) {

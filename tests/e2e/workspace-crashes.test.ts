@@ -83,6 +83,7 @@ for (const store of ['folder', 's3'] as const) {
         proxy?.mend()
         daemon = await startDaemon(environment, place)
         const client = new WorkspaceClient(daemon)
+        if (await finishPending(client, generation)) acknowledged = generation
         const check = await client.run(read, { workspace_id: 'survivor' })
         expect(check.status, `${words()}: ${check.error}`).toBe('completed')
         const current = currentOf(check.stdout)
@@ -90,7 +91,7 @@ for (const store of ['folder', 's3'] as const) {
         acknowledged = current
         generation = Math.max(generation, current) + 1
         // Nobody waits for the answer of a server that is killed.
-        const ended = client.run(write(generation), { workspace_id: 'survivor' }).catch(() => undefined)
+        const ended = client.run(write(generation), { workspace_id: 'survivor', name: `write-${generation}` }).catch(() => undefined)
         const storeDies = proxy !== undefined && random() < 0.5
         const serverDies = !storeDies || random() < 0.7
         await delay(random() * longestLifeMs)
@@ -104,11 +105,21 @@ for (const store of ['folder', 's3'] as const) {
       proxy?.mend()
       daemon = await startDaemon(environment, place)
       const client = new WorkspaceClient(daemon)
+      await finishPending(client, generation)
       const last = await client.run(read, { workspace_id: 'survivor' })
       expect(currentOf(last.stdout)).toBeGreaterThanOrEqual(acknowledged)
       await everyVersionReads(client)
     }, 3_600_000)
   })
+}
+
+/** A job that had not begun runs after the restart; whether the newest wrote this generation and ended well. */
+async function finishPending(client: WorkspaceClient, generation: number): Promise<boolean> {
+  const { jobs } = await client.call<{ jobs: { request_id: string; name: string }[] }>('GET', 'mags-jobs?page_size=1')
+  const [newest] = jobs
+  if (newest === undefined) return false
+  const { status } = await client.ended(newest.request_id)
+  return status === 'completed' && newest.name === `write-${generation}`
 }
 
 /** Also versions of long ago are what they were; and nothing holds the workspace. */

@@ -152,7 +152,7 @@ for (const isolation of walls) {
         }, 120_000)
 
         it('a full disk is the job’s own trouble, and a larger one has room', async () => {
-          const fill = 'head -c 1500000000 /dev/zero | tr "\\\\0" x > /root/big && echo fits'
+          const fill = 'fallocate -l 1500M /root/big && echo fits'
           expect(await client.run(fill, { workspace_id: 'disk', disk_gb: 1 })).toMatchObject({ status: 'error', stdout: '' })
           expect(await client.run('rm /root/big; echo small > /root/small', { workspace_id: 'disk' })).toMatchObject({ status: 'completed' })
           expect(await client.run(`cat /root/small; ${fill}`, { workspace_id: 'disk', disk_gb: 3 })).toMatchObject({

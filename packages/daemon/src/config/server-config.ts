@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { mkdirSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { type BlobStoreConfig, readBlobStoreConfig } from '@mags/host'
+import { type BlobStoreConfig, describeUnsupportedRuntime, type OciRuntime, readBlobStoreConfig } from '@mags/host'
 import { MagsError } from '@mags/protocol'
 
 /** Everything an operator can set. Command line before environment before default. */
@@ -19,7 +19,7 @@ export interface ServerConfig {
   readonly databaseUrl: string | undefined
   readonly isolation: 'auto' | 'vm' | 'container'
   /** What makes containers. */
-  readonly ociRuntime: 'crun' | 'runc'
+  readonly ociRuntime: OciRuntime
   /** Where versions of workspaces are stored. */
   readonly store: BlobStoreConfig
   /** How often a running sandbox's workspace is saved when it has changed, and how long the end of a job waits for an object store that does not answer. */
@@ -56,7 +56,7 @@ export function readServerConfig(options: ServerOptions, environment: Environmen
     runDir: join('/run/mags', instance),
     databaseUrl: environment.DATABASE_URL || undefined,
     isolation: oneOf(environment, 'MAGS_ISOLATION', ['auto', 'vm', 'container']),
-    ociRuntime: oneOf(environment, 'MAGS_OCI_RUNTIME', ['crun', 'runc']),
+    ociRuntime: ociRuntimeOf(environment),
     store: readBlobStoreConfig(environment, join(dataDir, 'objects')),
     workspaces: {
       syncEveryMs: wholeNumber(environment, 'MAGS_SYNC_SECONDS', 30, 1, 86_400) * 1000,
@@ -77,6 +77,13 @@ export function readServerConfig(options: ServerOptions, environment: Environmen
     egressAllow: list(environment.MAGS_EGRESS_ALLOW),
     logLevel: oneOf(environment, 'MAGS_LOG_LEVEL', ['info', 'trace', 'debug', 'warn', 'error', 'silent']),
   }
+}
+
+/** Whether it is installed shows when it is started; what can never work is refused here. */
+function ociRuntimeOf({ MAGS_OCI_RUNTIME: name = 'crun' }: Environment): OciRuntime {
+  const unsupported = describeUnsupportedRuntime(name)
+  if (unsupported !== undefined) throw new MagsError('bad_request', `MAGS_OCI_RUNTIME: ${unsupported}`)
+  return name as OciRuntime
 }
 
 function makeDataDir(dataDir: string) {

@@ -9,6 +9,7 @@ import { checkImages } from './check-images.ts'
 import { checkKernel } from './check-kernel.ts'
 import { checkNetwork } from './check-network.ts'
 import { checkPrograms } from './check-programs.ts'
+import { checkStore } from './check-store.ts'
 import { checkVms } from './check-vms.ts'
 import type { Check, Finding } from './finding.ts'
 
@@ -38,6 +39,7 @@ async function examineMachine(config: ServerConfig, json: boolean): Promise<numb
     checkCgroups,
     checkImages(config.systemDir),
     checkDisk(config.dataDir),
+    checkStore(config),
     checkContainers(config),
     checkVms(config),
     checkNetwork(config),
