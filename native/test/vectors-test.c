@@ -243,10 +243,10 @@ static void write_frames(void) {
   expect("agent.reply-error");
   put_reply_stats(&out, 8, &(struct stats){1073741824, 536870912, 10737418240, 9663676416, 12});
   expect("agent.reply-stats");
-  put_data_head(&out, 14, 1, 0, 26);
+  put_data_head(&out, 14, 1, 0, 30);
   put_entry(&out, "hosts", &(struct entry){'f', 0644, 221, 1763795000123456789});
   expect("agent.data-file-stat");
-  put_data_head(&out, 15, 1, 0, 1 + 25 + 24);
+  put_data_head(&out, 15, 1, 0, 1 + 29 + 28);
   put_u8(&out, 1);
   put_entry(&out, "mtab", &(struct entry){'l', 0777, 19, 0});
   put_entry(&out, "ssl", &(struct entry){'d', 0755, 4096, -1});
