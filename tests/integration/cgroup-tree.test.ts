@@ -54,6 +54,24 @@ describe.skipIf(!canTest('MAGS_REQUIRE_CONTAINER', notRoot))('control groups of 
     await tree.remove(parent)
   })
 
+  it('tells whether anything ran', async () => {
+    const path = `${parent}/still`
+    await tree.create(path, {})
+    const shell = await shellIn(path)
+    shell.tell('echo ready')
+    await once(shell.output, 'data')
+    await tree.freeze(path)
+    const stood = await tree.processorTime(path)
+    if (stood === undefined) throw new Error('processor time is not counted here')
+    expect(await tree.processorTime(path)).toBe(stood)
+    await tree.thaw(path)
+    shell.tell('n=0; while [ $n -lt 20000 ]; do n=$((n+1)); done; echo done')
+    await once(shell.output, 'data')
+    expect(await tree.processorTime(path)).toBeGreaterThan(stood)
+    await shell.ended()
+    expect(await tree.processorTime(`${parent}/none`)).toBeUndefined()
+  })
+
   it('makes a group, its parents and its limits, and changes them', async () => {
     const path = `${parent}/one/two`
     await tree.create(path, { memoryMb: 64, pids: 10, vcpus: 0.5 })

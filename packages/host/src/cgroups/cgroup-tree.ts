@@ -25,6 +25,8 @@ export interface CgroupTree {
   thaw(path: string): Promise<void>
   /** How many processes of the group the kernel ended for want of memory. */
   oomKills(path: string): Promise<number>
+  /** Processor time of all that ever ran in the group; its unit is the layout's own. Undefined where it is not counted. */
+  processorTime(path: string): Promise<bigint | undefined>
   /** Ends all processes of the group and removes it and its children; no error when it is not there. */
   remove(path: string): Promise<void>
   /** Names of the groups directly below. */
@@ -120,6 +122,11 @@ function unifiedTree(root: string): CgroupTree {
       const events = await readFile(at(path, 'memory.events'), 'utf8').catch(() => '')
       return Number(/^oom_kill (\d+)$/m.exec(events)?.[1] ?? 0)
     },
+    async processorTime(path) {
+      const stat = await readFile(at(path, 'cpu.stat'), 'utf8').catch(() => '')
+      const [, us] = /^usage_usec (\d+)$/m.exec(stat) ?? []
+      return us === undefined ? undefined : BigInt(us)
+    },
     async remove(path) {
       await writeFile(at(path, 'cgroup.kill'), '1').catch(async (error: NodeJS.ErrnoException) => {
         // Before Linux 5.14 there is no such file, and the kernel lets nobody make one.
@@ -136,7 +143,7 @@ function unifiedTree(root: string): CgroupTree {
 function splitTree(controllers: Readonly<Record<string, string>>): CgroupTree {
   const roots = [...new Set(Object.values(controllers))]
   const at = (controller: string, path: string, file = '') => join(controllers[controller] ?? '', path, file)
-  const limited = ['memory', 'cpu', 'pids', 'freezer']
+  const limited = ['memory', 'cpu', 'pids', 'freezer', ...(controllers.cpuacct === undefined ? [] : ['cpuacct'])]
   const tree: CgroupTree = {
     version: 1,
     async create(path, limits) {
@@ -162,6 +169,11 @@ function splitTree(controllers: Readonly<Record<string, string>>): CgroupTree {
     async oomKills(path) {
       const control = await readFile(at('memory', path, 'memory.oom_control'), 'utf8').catch(() => '')
       return Number(/^oom_kill (\d+)$/m.exec(control)?.[1] ?? 0)
+    },
+    async processorTime(path) {
+      if (controllers.cpuacct === undefined) return undefined
+      const ns = (await readFile(at('cpuacct', path, 'cpuacct.usage'), 'utf8').catch(() => '')).trim()
+      return ns === '' ? undefined : BigInt(ns)
     },
     async remove(path) {
       // As a rule the processes are dead and there is nothing below.

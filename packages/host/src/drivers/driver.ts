@@ -67,6 +67,8 @@ export interface Sandbox {
   attach(shape: SandboxShape, root?: SandboxRoot): Promise<void>
   /** A worker on the upper layer of its root. Works between `quiesce` and `resume`, and after `halt`. */
   openLayer(): Promise<LayerSession>
+  /** Grows whenever anything inside runs, so that one that stood still needs no second look at its layer. Undefined where that cannot be told. */
+  activity(): Promise<bigint | undefined>
   /** Nothing inside can change its root until `resume`; programs that try are held. */
   quiesce(): Promise<void>
   resume(): Promise<void>

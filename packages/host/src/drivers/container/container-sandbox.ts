@@ -106,6 +106,10 @@ export class ContainerSandbox implements Sandbox {
     return session
   }
 
+  activity() {
+    return this.#deps.cgroups.processorTime(this.#parts.cgroup)
+  }
+
   async quiesce() {
     if (!this.#frozen) await this.#deps.cgroups.freeze(this.#parts.cgroup)
     this.#quiesced = true

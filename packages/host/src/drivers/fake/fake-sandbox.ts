@@ -44,6 +44,10 @@ export class FakeSandbox implements Sandbox {
     return new FakeLayer(this.#machine.files)
   }
 
+  async activity(): Promise<undefined> {
+    return undefined
+  }
+
   async quiesce(): Promise<void> {
     this.#machine.freeze()
   }

@@ -105,6 +105,11 @@ export class VmSandbox implements Sandbox {
     return openGuestLayer(this.agent)
   }
 
+  /** A guest's kernel is never quite still, and what it holds in memory cannot be seen from outside. */
+  async activity() {
+    return undefined
+  }
+
   /** Stopping the machine would stop the agent, too: only its disk is frozen (FIFREEZE of ioctl_fs(2)). */
   async quiesce() {
     await this.agent.freezeDisk()

@@ -29,7 +29,7 @@ interface Uncommitted {
 }
 
 /** The running sandbox a workspace is saved from. */
-export type SavedSandbox = Pick<Sandbox, 'id' | 'openLayer' | 'quiesce' | 'resume' | 'halt'>
+export type SavedSandbox = Pick<Sandbox, 'id' | 'openLayer' | 'activity' | 'quiesce' | 'resume' | 'halt'>
 
 /**
  * The workspace of one sandbox, from attach to the sandbox's end.
@@ -50,6 +50,8 @@ export class OpenWorkspace {
   /** What we thought was stored is not all there. */
   #distrustful = false
   #newest: WorkspaceVersion | undefined
+  #lastSaved: WorkspaceSaved | undefined
+  #lastActivity: bigint | undefined
   #saving: Promise<unknown> = Promise.resolve()
   #saved = false
   #closing: Promise<void> | undefined
@@ -114,6 +116,9 @@ export class OpenWorkspace {
   async #saveOnce(final: boolean): Promise<WorkspaceSaved> {
     const { repository } = this.#deps
     const copy = this.#copy()
+    // Before the layer is looked at: what runs from now on counts for the next time.
+    const activity = await this.#sandbox.activity()
+    if (this.#lastSaved !== undefined && activity !== undefined && activity === this.#lastActivity) return this.#doneAgain(final)
     const result = await this.#saveTree(copy, final)
     this.#state = result.state
     if (result.changed || copy.version === 0 || this.#uncommitted !== undefined || this.#distrustful) {
@@ -123,7 +128,15 @@ export class OpenWorkspace {
     if (this.#uncommitted !== undefined) this.#newest = await this.#commit(this.#uncommitted)
     this.#newest ??= (await repository.manifest(this.storageId, copy.version)).version
     this.#saved = final
-    return { version: this.#newest, changed, skippedCount: result.skippedCount }
+    this.#lastActivity = activity
+    this.#lastSaved = { version: this.#newest, changed, skippedCount: result.skippedCount }
+    return this.#lastSaved
+  }
+
+  #doneAgain(final: boolean): WorkspaceSaved {
+    if (this.#lastSaved === undefined) throw new MagsError('internal', 'nothing was saved before')
+    this.#saved = final
+    return { ...this.#lastSaved, changed: false }
   }
 
   async #saveTree(copy: WorkingCopy, final: boolean) {

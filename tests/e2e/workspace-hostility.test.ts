@@ -1,0 +1,260 @@
+import { randomBytes } from 'node:crypto'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type DaemonPlace, makePlace, startDaemon, type TestDaemon } from '../kit/daemon.ts'
+import {
+  churn,
+  deepTree,
+  digestTree,
+  emptyFiles,
+  endChurn,
+  hardNames,
+  holedFile,
+  linkFarm,
+  manyAttributes,
+  setAttribute,
+  showAttributes,
+  sparseFile,
+} from '../kit/hostile-tree.ts'
+import { leftOf } from '../kit/leaks.ts'
+import { canTest, notRoot } from '../kit/require.ts'
+import { isStored } from '../kit/stored-bytes.ts'
+import { type ApiFailure, WorkspaceClient } from '../kit/workspace-client.ts'
+
+const walls = ['container', 'vm'] as const
+/** Where the guest's disk is, and mounts it a second time, past the overlay. */
+const mountDisk =
+  'for s in /sys/block/vd*/serial; do [ "$(cat $s)" = ws ] && d=/dev/$(basename ${s%/serial}); done; mkdir -p /run/raw && mount -t ext4 $d /run/raw'
+const saveWaitMs = 5_000
+
+for (const isolation of walls) {
+  const required = isolation === 'container' ? 'MAGS_REQUIRE_CONTAINER' : 'MAGS_REQUIRE_VM'
+  const inContainer = isolation === 'container'
+  describe.runIf(canTest(required, notRoot))(`a job in a ${isolation} that means harm to its workspace`, () => {
+    let place: DaemonPlace & AsyncDisposable
+    let daemon: TestDaemon
+    let client: WorkspaceClient
+    const marker = randomBytes(64).toString('base64')
+
+    beforeAll(async () => {
+      place = await makePlace()
+      const environment = { MAGS_ISOLATION: isolation, MAGS_POOL_MIN: '1', MAGS_SAVE_WAIT_SECONDS: String(saveWaitMs / 1000), MAGS_MARKER: marker }
+      daemon = await startDaemon(environment, place)
+      client = new WorkspaceClient(daemon)
+    }, 240_000)
+
+    afterAll(async () => {
+      await daemon.stop()
+      const left = leftOf(daemon)
+      await place[Symbol.asyncDispose]()
+      expect(left).toEqual([])
+    }, 60_000)
+
+    const systemRows = async (id: string) => (await client.mags.logs(id, { source: 'system', limit: 1000 })).logs.map(({ message }) => message)
+
+    /** Runs it again with everything read back from the store: restoring drops what this machine has. */
+    const runRestored = async (workspace: string, script: string) => {
+      const { versions } = await client.call<{ versions: { version: number }[] }>('GET', `mags-workspaces/${workspace}/versions`)
+      await client.call('POST', `mags-workspaces/${workspace}/restore`, { version: versions[0]?.version })
+      return await client.run(script, { workspace_id: workspace })
+    }
+
+    /** What the first job printed at its end the second prints, too: with its own disk, and with one that was read from the store. */
+    const expectKept = async (workspace: string, make: string, show: string) => {
+      const made = await client.run(`set -e; ${make}; ${show}`, { workspace_id: workspace })
+      expect(made).toMatchObject({ status: 'completed', error: null })
+      expect(made.stdout).not.toBe('')
+      expect(await client.run(show, { workspace_id: workspace })).toMatchObject({ status: 'completed', error: null, stdout: made.stdout })
+      expect(await runRestored(workspace, show)).toMatchObject({ status: 'completed', error: null, stdout: made.stdout })
+      return made
+    }
+
+    it('keeps links as links, and nothing that they point at', async () => {
+      const folder = await mkdtemp(join(tmpdir(), 'mags-secret-'))
+      try {
+        const [secret, known] = [randomBytes(256), randomBytes(256)]
+        await writeFile(join(folder, 'secret'), secret)
+        const hex = known.toString('hex')
+        const show =
+          'cd /root; find . -type l -printf "%p %l\\n" | sort; for l in a b c/secret e f g; do cat $l > /dev/null 2>&1 && echo "$l is readable"; done; true'
+        const made = await expectKept(
+          'links',
+          `cd /root; perl -e 'print pack("H*", "${hex}")' > known; ln -s ${folder}/secret a; ln -s ${'../'.repeat(40)}${folder.slice(1)}/secret b; ln -s ${folder} c
+ln -s /proc/1/environ d; ln -s /proc/1/root${folder}/secret e; ln -s /proc/self/root/../..${folder}/secret f; ln -s g g; ln /proc/1/environ h 2>/dev/null || true
+ln -s /proc/${daemon.pid}/environ i; mkdir j; rmdir j; ln -s ../.. j; ln -s /etc/shadow k`,
+          show,
+        )
+        expect(made.stdout).not.toContain('readable')
+        expect(made.stdout.split('\n').filter((line) => line.startsWith('./'))).toHaveLength(10)
+        expect(await isStored(place.dataDir, known)).toBe(true)
+        expect(await isStored(place.dataDir, secret)).toBe(false)
+        expect(await isStored(place.dataDir, Buffer.from(marker))).toBe(false)
+      } finally {
+        await rm(folder, { recursive: true })
+      }
+    }, 120_000)
+
+    it('keeps names and trees that are hard to handle', async () => {
+      await expectKept('names', `${hardNames}; ${deepTree(500, 3)}; mv /root/deep /root/deep500; ${deepTree(16, 253)}`, digestTree)
+    }, 120_000)
+
+    it('refuses a path that is too long, with words, and saves again once it is gone', async () => {
+      await client.run('echo first > /root/first', { workspace_id: 'long' })
+      const refused = await client.run(`echo second > /root/second; ${deepTree(40, 200)}`, { workspace_id: 'long' })
+      expect(refused).toMatchObject({ status: 'error', version: 1 })
+      expect(refused.error).toContain('a path of a layer may have 4,095 bytes')
+      expect(refused.error).toContain('root/deep/xxx')
+      expect(refused.error?.length).toBeLessThan(6_000)
+      const cured = await client.run('rm -r /root/deep; cat /root/first /root/second', { workspace_id: 'long' })
+      expect(cured).toMatchObject({ status: 'completed', error: null, stdout: 'first\nsecond\n', version: 2 })
+      expect(await runRestored('long', 'cat /root/first /root/second')).toMatchObject({ status: 'completed', stdout: 'first\nsecond\n' })
+    }, 120_000)
+
+    it('keeps ten thousand names of one file', async () => {
+      await expectKept('farm', linkFarm(10_000), digestTree)
+    }, 180_000)
+
+    it('keeps a file of terabytes that holds nothing but its end', async () => {
+      const show = 'stat -c %s /root/sparse; tail -c 3 /root/sparse; du -k /root/sparse | cut -f1'
+      const made = await expectKept('sparse', sparseFile(10 * 2 ** 40), show)
+      expect(made.stdout).toContain(`${10 * 2 ** 40}\nend`)
+      const { versions } = await client.call<{ versions: { uploaded_bytes: number }[] }>('GET', 'mags-workspaces/sparse/versions')
+      expect(Math.max(...versions.map(({ uploaded_bytes: bytes }) => bytes))).toBeLessThan(1 << 20)
+    }, 120_000)
+
+    it('keeps attributes of users, and lets nobody forge those of layers', async () => {
+      const make = `echo x > /root/x; ${manyAttributes('/root/x', 15)}`
+      const made = await expectKept('attributes', make, showAttributes('/root/x'))
+      expect(Number(made.stdout.split(' ')[0])).toBeGreaterThan(0)
+      const forge = ['opaque', 'redirect', 'metacopy'].map((name) => setAttribute('/root/x', `trusted.overlay.${name}`, 'y')).join('; ')
+      const forged = await client.run(`mkdir /root/dir; ${forge}; cat /root/x`, { workspace_id: 'attributes' })
+      expect(forged).toMatchObject({ status: 'completed', error: null })
+      if (inContainer) expect(forged.stdout).toBe(`${'Operation not permitted\n'.repeat(3)}x\n`)
+      expect(await runRestored('attributes', 'cat /root/x /etc/debian_version > /dev/null; cat /root/x')).toMatchObject({ status: 'completed', stdout: 'x\n' })
+    }, 120_000)
+
+    it('saves while a program turns everything over, again and again', async () => {
+      const id = await client.open({ workspace_id: 'churn' })
+      await client.exec(id, churn)
+      const failures: string[] = []
+      const versions = new Set<number>()
+      for (let round = 0; round < (inContainer ? 25 : 8); round++) {
+        const saved = await client.sync(id).catch((error: unknown) => error as ApiFailure)
+        if ('bytes' in saved) versions.add(saved.version)
+        else failures.push(saved.message)
+      }
+      expect(failures).toEqual([])
+      expect(versions.size).toBeGreaterThan(1)
+      expect(await client.exec(id, endChurn)).toBe('done')
+      const digest = await client.exec(id, digestTree)
+      await client.sync(id)
+      await client.stop(id)
+      expect(await client.run(digestTree, { workspace_id: 'churn' })).toMatchObject({ status: 'completed', stdout: digest })
+      expect(await runRestored('churn', digestTree)).toMatchObject({ status: 'completed', error: null, stdout: digest })
+      // Also what was saved in the middle can be read, and holds nothing of what the links pointed at.
+      for (const version of [...versions].slice(1, 4)) {
+        await client.call('POST', 'mags-workspaces/churn/restore', { version })
+        const between = await client.run(
+          'cd /root/arena; cat d/e/f/inside t/e/f/inside l/e/f/inside d/m/f/inside l/m/f/inside t/m/f/inside 2>/dev/null; find . -name shadow -o -name passwd',
+          {
+            workspace_id: 'churn',
+          },
+        )
+        expect(between.error ?? '').not.toContain('workspace')
+        expect(between.stdout).toBe('mine\n')
+      }
+    }, 400_000)
+
+    describe.runIf(inContainer)('by sheer number', () => {
+      it('keeps a hundred thousand files', async () => {
+        await expectKept('many', emptyFiles(100_000), digestTree)
+      }, 300_000)
+
+      it('refuses a file of too many parts, naming it, and saves once it is gone', async () => {
+        const refused = await client.run(`echo here > /root/here; ${holedFile(70_000)}`, { workspace_id: 'holes' })
+        expect(refused).toMatchObject({ status: 'error', exitCode: 0 })
+        expect(refused.error).toMatch(/root\/holes.*65,536 extents/)
+        expect(await client.run('rm /root/holes; cat /root/here', { workspace_id: 'holes' })).toMatchObject({
+          status: 'completed',
+          stdout: 'here\n',
+          version: 1,
+        })
+        await expectKept('fewer-holes', holedFile(30_000), 'stat -c %s /root/holes; sha256sum /root/holes; du -k /root/holes | cut -f1')
+      }, 300_000)
+
+      it('has no device nodes to keep', async () => {
+        const tried = await client.run('mknod /root/n c 1 3 2>&1; mknod /root/w c 0 0 2>&1; ls /root', { workspace_id: 'devices' })
+        expect(tried.stdout.match(/Operation not permitted/g)).toHaveLength(2)
+      })
+    })
+
+    describe.runIf(!inContainer)('as the root of its own machine', () => {
+      it('has its device nodes counted and left out, and its whiteouts kept', async () => {
+        const made = await client.run(
+          `mknod /root/null c 1 3; mknod /root/disk b 8 0; touch /etc/mine; ${mountDisk}; mknod /run/raw/u/etc/debian_version c 0 0; echo > /root/plain`,
+          {
+            workspace_id: 'devices',
+          },
+        )
+        expect(made).toMatchObject({ status: 'completed', error: null })
+        expect(await systemRows(made.id)).toEqual(expect.arrayContaining([expect.stringMatching(/2 device nodes are not kept$/)]))
+        const kept = await runRestored('devices', 'ls /root; ls /etc/debian_version 2>&1; ls /etc/mine')
+        expect(kept.stdout).toBe("plain\nls: cannot access '/etc/debian_version': No such file or directory\n/etc/mine\n")
+      }, 120_000)
+
+      it.each(['redirect', 'metacopy'])(
+        'cannot have a forged mark of a layer saved: %s',
+        async (name) => {
+          const workspace = `forged-${name}`
+          await client.run('echo first > /root/first', { workspace_id: workspace })
+          const forged = await client.run(`${mountDisk}; mkdir -p /run/raw/u/root/r; ${setAttribute('/run/raw/u/root/r', `trusted.overlay.${name}`, '/etc')}`, {
+            workspace_id: workspace,
+          })
+          expect(forged).toMatchObject({ status: 'error', stdout: 'ok\n', version: 1 })
+          expect(forged.error).toContain(`"root/r": trusted.overlay.${name}`)
+          expect(await client.run('cat /root/first; ls /root', { base_workspace_id: workspace })).toMatchObject({
+            status: 'completed',
+            stdout: 'first\nfirst\n',
+          })
+          expect(await client.run(`${mountDisk}; rm -r /run/raw/u/root/r; cat /root/first`, { workspace_id: workspace })).toMatchObject({
+            status: 'completed',
+            error: null,
+            stdout: 'first\n',
+          })
+        },
+        120_000,
+      )
+
+      const harms = {
+        'overwrites its disk': `${mountDisk}; umount /run/raw; sync; dd if=/dev/zero of=$d bs=1M count=64 conv=fsync 2>/dev/null`,
+        'takes its disk away': 'umount -l /proc/1/root/ws && echo away',
+        'takes its whole tree away': 'mv /proc/1/root/ws/u /proc/1/root/ws/v && ln -s /ro /proc/1/root/ws/u && echo away',
+        'freezes its disk for ever': 'fsfreeze -f / ; fsfreeze -f /proc/1/root/ws; echo frozen',
+        'stops whoever would read it': `cat > /run/stop.pl <<'PERL'
+sub comm { open(my $f, "<", "/proc/$_[0]/comm") or return ""; my $c = <$f>; $c // "" }
+my $agent = comm(1); while (1) { for my $p (grep { /^[0-9]+$/ && $_ > 1 } map { s#/proc/##r } glob "/proc/[0-9]*") { kill "STOP", $p if comm($p) eq $agent } select undef, undef, undef, 0.001 }
+PERL
+setsid perl /run/stop.pl > /dev/null 2>&1 < /dev/null & sleep 1; echo stopping`,
+      }
+      it.each(Object.entries(harms))(
+        '%s: its end is bounded, and the next begins where the last save was',
+        async (name, harm) => {
+          const workspace = name.replaceAll(' ', '-')
+          await client.run('echo first > /root/first; head -c 3000000 /dev/urandom > /root/data; sha256sum /root/data', { workspace_id: workspace })
+          const before = await client.run('sha256sum /root/data', { base_workspace_id: workspace })
+          const begun = performance.now()
+          const harmed = await client.run(`echo lost > /root/lost; ${harm}`, { workspace_id: workspace })
+          console.log(name, harmed, Math.round(performance.now() - begun), await systemRows(harmed.id))
+          expect(['completed', 'error']).toContain(harmed.status)
+          const next = await client.run('cat /root/first; sha256sum /root/data', { workspace_id: workspace })
+          console.log(next, await systemRows(next.id))
+          expect(next).toMatchObject({ status: 'completed', error: null, stdout: `first\n${before.stdout}` })
+          expect(await client.call('GET', `mags-workspaces/${workspace}`)).toMatchObject({ unsaved_since: null })
+        },
+        120_000,
+      )
+    })
+  })
+}
