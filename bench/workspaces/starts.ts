@@ -8,9 +8,9 @@ import { makeTree } from './tree-script.ts'
 
 const workers = 20
 
-/** Starts with a workspace of 1 GB on this machine, forks, and many workers from one base. */
+/** Starts with a workspace of 1 GB on this machine, forks, and many workers from one base: so many warm sandboxes are there, as they would be where that is usual. */
 export async function measureStarts(runs: number): Promise<{ attach: Row[]; forks: Row[]; parallel: Row[] }> {
-  await using daemon = await startDaemon({ MAGS_ISOLATION: 'container', MAGS_SYNC_SECONDS: '3600' })
+  await using daemon = await startDaemon({ MAGS_ISOLATION: 'container', MAGS_SYNC_SECONDS: '3600', MAGS_POOL_MIN: `${workers + 4}` })
   const client = new WorkspaceClient(daemon)
   const bench = new BenchClient(daemon)
   const firstByte = async (job: Record<string, unknown>) => (await bench.firstByte({ script: 'echo hi', ...job })).firstByteMs
@@ -32,10 +32,16 @@ export async function measureStarts(runs: number): Promise<{ attach: Row[]; fork
     await copies(),
   ]
 
+  await untilStocked(client)
   const lone = await sample('one start from a base', runs, () => firstByte({ base_workspace_id: 'tree' }), rest)
+  await untilStocked(client)
   const together = await Promise.all(Array.from({ length: workers }, () => firstByte({ base_workspace_id: 'tree' })))
   bench.close()
   return { attach, forks, parallel: [lone, summarize(`${workers} starts from it at once`, together)] }
+}
+
+async function untilStocked(client: WorkspaceClient) {
+  while ((await client.call<{ idle_vms: number }>('GET', 'mags-jobs/pool-status')).idle_vms < workers) await new Promise((resolve) => setTimeout(resolve, 100))
 }
 
 async function copies(): Promise<Row> {

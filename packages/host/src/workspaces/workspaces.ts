@@ -95,8 +95,11 @@ export class Workspaces implements HostWorkspaces {
 
   async fork(from: WorkspaceSource, to: WorkspaceHold): Promise<WorkspaceVersion | undefined> {
     const { repository, copies, locks } = this.#deps
-    if ((await repository.versions(from.storageId)).length === 0) return undefined
-    const source = await repository.manifest(from.storageId, from.version)
+    const source = await repository.manifest(from.storageId, from.version).catch(async (error: unknown) => {
+      if (error instanceof MagsError && error.code === 'not_found' && (await repository.versions(from.storageId)).length === 0) return undefined
+      throw error
+    })
+    if (source === undefined) return undefined
     const { version } = await repository.commit(await repository.claim(to.storageId, to.fence), source.manifest, { reason: 'fork', uploadedBytes: 0 })
     await locks.run(from.storageId, async () => {
       const copy = copies.get(from.storageId)

@@ -24,6 +24,8 @@ import { startContainer } from './start-container.ts'
 
 export interface ContainerDriverDeps {
   readonly runtime: OciRuntime
+  /** What is started: the runtime, or a sealed copy of it. */
+  readonly runtimeProgram: string
   readonly rootMode: RootMode
   /** What kind of wall this is and why, in words. */
   readonly detail: string

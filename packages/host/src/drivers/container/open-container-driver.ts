@@ -5,9 +5,11 @@ import { compileSeccomp } from './compile-seccomp.ts'
 import { ContainerDriver, type ContainerDriverDeps } from './container-driver.ts'
 import { checkOciRuntime } from './oci-runtime.ts'
 import { chooseRootMode, type RootMode } from './root-mode.ts'
+import { sealProgram } from './seal-program.ts'
 import { makeWarmRoot } from './warm-root.ts'
 
-export interface OpenContainerDriverDeps extends Omit<ContainerDriverDeps, 'warmRootDir' | 'rootsDir' | 'seccompBpf' | 'runtime' | 'rootMode' | 'detail'> {
+export interface OpenContainerDriverDeps
+  extends Omit<ContainerDriverDeps, 'runtimeProgram' | 'warmRootDir' | 'rootsDir' | 'seccompBpf' | 'runtime' | 'rootMode' | 'detail'> {
   readonly systemDir: string
   readonly agentBinary: string
   /** Default crun; anything but crun and runc is refused with words. */
@@ -29,5 +31,6 @@ export async function openContainerDriver(deps: OpenContainerDriverDeps): Promis
     runtime === 'crun' ? await compileSeccomp({ runtime, cacheDir: join(deps.systemDir, 'cache'), workDir: deps.runDir, warmRootDir }) : undefined
   // A name of this daemon's own below a folder all share.
   const rootsDir = join(deps.systemDir, 'roots', createHash('sha256').update(deps.runDir).digest('hex').slice(0, 12))
-  return new ContainerDriver({ ...deps, runtime, rootMode, detail, warmRootDir, rootsDir, seccompBpf })
+  const runtimeProgram = runtime === 'crun' ? await sealProgram(deps.mounter, runtime) : runtime
+  return new ContainerDriver({ ...deps, runtime, runtimeProgram, rootMode, detail, warmRootDir, rootsDir, seccompBpf })
 }

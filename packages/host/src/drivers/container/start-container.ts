@@ -8,6 +8,8 @@ import type { OciRuntime } from './oci-runtime.ts'
 
 export interface StartContainerDeps {
   readonly runtime: OciRuntime
+  /** What is started: the runtime, or a copy of it. */
+  readonly runtimeProgram: string
   readonly mounter: MounterClient
   readonly mounterBinary: string
   /** The compiled filter, for crun; runc takes the profile. */
@@ -23,14 +25,14 @@ export interface ContainerStart extends Omit<OciConfigInput, 'args' | 'seccompBp
 
 /** Starts a container with the agent as its first process, which has the listening socket `agent.sock` as descriptor 3. Rejects with the runtime's last words. */
 export async function startContainer(deps: StartContainerDeps, { id, dir, timeoutMs, ...input }: ContainerStart): Promise<ProcessIdentity> {
-  const { runtime, mounter, mounterBinary, seccompBpf } = deps
+  const { runtime, runtimeProgram, mounter, mounterBinary, seccompBpf } = deps
   const agent = input.lentAgent === undefined ? '/agent' : lentAgentPath
   writeFileSync(join(dir, 'config.json'), JSON.stringify(ociConfig({ ...input, seccompBpf, bindSys: runtime === 'runc', args: [agent, 'container'] })))
   const pidFile = join(dir, 'pid')
   const listen = [mounterBinary, 'listen', join(dir, 'agent.sock')]
   // cgroupfs is what runc takes without being asked.
   const options = ['--root', join(dir, 'runtime'), ...(runtime === 'crun' ? ['--cgroup-manager=cgroupfs'] : [])]
-  const start = [runtime, ...options, 'run', '--detach', '--preserve-fds=1', '--pid-file', pidFile, '--bundle', dir, id]
+  const start = [runtimeProgram, ...options, 'run', '--detach', '--preserve-fds=1', '--pid-file', pidFile, '--bundle', dir, id]
   const code = await mounter.run([...listen, ...start], { logFile: join(dir, 'runtime.log'), timeoutMs })
   if (code !== 0) throw new Error(`${runtime} could not start a container (exit ${code}): ${await lastWords(dir)}`)
   const pid = Number(readFileSync(pidFile, 'utf8'))
