@@ -22,6 +22,9 @@
 #include "worker.h"
 
 #define BOOT_ID_FILE "/boot_id"
+// Blocks that the next machine on this disk needs to begin with; outside of the upper layer, so no part of anything that is saved.
+#define SPARE "/ws/spare"
+enum { SPARE_BYTES = 128 << 10 };
 #define BOOT_ID_SHOWN "/n/proc/sys/kernel/random/boot_id"
 
 static bool attached, frozen, boot_id_shown;
@@ -154,6 +157,36 @@ static int flush_device(void) {
   return error;
 }
 
+// A container that had the disk before mounted it `volatile`: that mark would make the mount fail (overlayfs, "Volatile mount"). It warns of what a
+// crash may have left, and a disk is only lent after a clean unmount; after a crash of the machine the host discards it.
+static void forget_volatile(void) {
+  // Step by step, no link followed: what wrote this disk may have put anything there.
+  static const char *const steps[] = {"/ws/w", "work", "incompat", "volatile"};
+  int dir = AT_FDCWD, above = -1;
+  for (int i = 0; i < 4; i++) {
+    int next = openat(dir, steps[i], O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (above >= 0) close(above);
+    above = dir == AT_FDCWD ? -1 : dir;
+    dir = next;
+    if (dir < 0) break;
+  }
+  if (dir >= 0) {
+    unlinkat(dir, "dirty", 0);
+    unlinkat(above, "volatile", AT_REMOVEDIR);
+    close(dir);
+  }
+  if (above >= 0) close(above);
+}
+
+void disk_keep_spare(void) {
+  if (!attached || access(SPARE, F_OK) == 0) return;
+  int fd = open(SPARE, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+  if (fd < 0) return;
+  for (off_t size = SPARE_BYTES; size >= SPARE_BYTES / 16 && fallocate(fd, 0, 0, size) != 0; size /= 2) {
+  }
+  close(fd);
+}
+
 static int compose(const uint8_t uuid[16]) {
   const unsigned long closed = MS_NOSUID | MS_NODEV;
   int error = check_superblock(device, uuid);
@@ -161,6 +194,9 @@ static int compose(const uint8_t uuid[16]) {
   if (!error) error = check_mounted(uuid);
   if (!error) error = make_directory("/ws/u", 0755);
   if (!error) error = make_directory("/ws/w", 0755);
+  if (!error) forget_volatile();
+  // On a disk without a free block overlay cannot make its work folder, and mounts read-only.
+  if (!error) unlink(SPARE);
   if (!error) error = mount_at("overlay", "/n", "overlay", 0, "lowerdir=/ro,upperdir=/ws/u,workdir=/ws/w");
   if (!error) error = mount_at("proc", "/n/proc", "proc", closed | MS_NOEXEC, NULL);
   if (!error) error = mount_at("sysfs", "/n/sys", "sysfs", closed | MS_NOEXEC, NULL);

@@ -12,5 +12,8 @@ int disk_thaw(void);
 bool disk_is_frozen(void);
 // A fresh boot_id, shown in the composed root now or as soon as there is one.
 int disk_renew_boot_id(void);
+
+// Keeps some room on the attached disk for the next start, unless it is full.
+void disk_keep_spare(void);
 // The device node of the virtio disk with this serial number; 0 or an errno.
 int disk_find(const char *serial, char device[32]);

@@ -75,6 +75,7 @@ static int write_files(const struct identity *identity) {
   // These files are the machine's, not its workspace's: writing them is no change of the folder either.
   if (known) utimensat(AT_FDCWD, "/etc", (const struct timespec[]){etc.st_atim, etc.st_mtim}, AT_SYMLINK_NOFOLLOW);
   root_leave();
+  disk_keep_spare();
   return error;
 }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -15,12 +16,13 @@
 
 #include "../layer/layer.h"
 
-enum { BACKLOG = 64, SEND_BYTES = 1 << 20 };
+enum { BACKLOG = 64, SEND_BYTES = 1 << 20, END_MS = 30000 };
 
 static int listener = -1;
 static struct {
   int pidfd, connection;
   pid_t pid;
+  bool ending;  // was killed
 } workers[LAYER_WORKERS_MAX];
 static int count;
 
@@ -67,6 +69,7 @@ static void accept_one(void) {
     close(connection);
     return;
   }
+  workers[count].ending = false;
   workers[count].pid = child;
   workers[count].connection = connection;
   workers[count++].pidfd = pidfd;
@@ -83,11 +86,19 @@ static void forget(int i) {
 }
 
 void layers_end_closed(void) {
-  for (int i = count - 1; i >= 0; i--) {
+  for (int i = 0; i < count; i++) {
     struct pollfd connection = {.fd = workers[i].connection, .events = POLLRDHUP};
-    if (poll(&connection, 1, 0) != 1) continue;
+    if (workers[i].ending || poll(&connection, 1, 0) != 1) continue;
+    // Not waited for here: one that has a large file written out ends when that is done.
     kill(workers[i].pid, SIGKILL);
-    forget(i);
+    workers[i].ending = true;
+  }
+}
+
+void layers_await_ending(void) {
+  for (int i = 0; i < count; i++) {
+    struct pollfd end = {.fd = workers[i].pidfd, .events = POLLIN};
+    if (workers[i].ending) poll(&end, 1, END_MS);
   }
 }
 

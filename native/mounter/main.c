@@ -79,6 +79,7 @@ static void answer(uint32_t id, const struct outcome *outcome) {
 // What a child sends home: the literal is at the same address there, for it is a fork of us.
 static void run_child(int pipe_end, const struct request *request, int memory) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (request->op == OP_UNMOUNT) layers_await_ending();
   struct outcome outcome = request->op == OP_MOUNT_IMAGE ? storage_mount_image(request)
                            : request->op == OP_UNMOUNT   ? storage_unmount(request)
                            : request->op == OP_SEAL      ? storage_seal(request, memory)

@@ -32,6 +32,7 @@ static const char *shift_acl(const char *path, const char *name, uint32_t uid_ba
   enum { HEADER = 4, ENTRY = 8, TAG_USER = 2, TAG_GROUP = 8 };
   uint8_t value[4096];
   ssize_t size = lgetxattr(path, name, value, sizeof value);
+  if (size < 0 && errno != ENODATA && errno != ENOTSUP) return "read an access control list";
   bool changed = false;
   for (ssize_t at = HEADER; at + ENTRY <= size; at += ENTRY) {
     uint32_t id = get_u32(value + at + 4);
@@ -46,6 +47,7 @@ static const char *shift_acl(const char *path, const char *name, uint32_t uid_ba
 static const char *shift_inode(const char *path, const struct stat *s, uint32_t uid_base) {
   uint8_t capability[XATTR_CAPS_SZ_3];
   ssize_t size = S_ISREG(s->st_mode) ? lgetxattr(path, "security.capability", capability, sizeof capability) : -1;
+  if (size < 0 && S_ISREG(s->st_mode) && errno != ENODATA && errno != ENOTSUP) return "read file capabilities";
   if (lchown(path, s->st_uid + uid_base, s->st_gid + uid_base) != 0) return "lchown";
   if (S_ISLNK(s->st_mode)) return NULL;
   if (s->st_mode & (S_ISUID | S_ISGID) && chmod(path, s->st_mode & 07777) != 0) return "chmod";
@@ -62,7 +64,14 @@ static struct outcome shift_tree(uint32_t uid_base) {
   const char *step = NULL;
   FTS *tree = fts_open(top, FTS_PHYSICAL | FTS_XDEV, NULL);
   if (!tree) return failed("walk the image");
-  for (FTSENT *entry; !step && (entry = fts_read(tree));) {
+  while (!step) {
+    // NULL is also how it says that it cannot go on.
+    errno = 0;
+    const FTSENT *entry = fts_read(tree);
+    if (!entry) {
+      if (errno) step = "walk the image";
+      break;
+    }
     if (entry->fts_info == FTS_DP) continue;
     if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR || entry->fts_info == FTS_NS) {
       errno = entry->fts_errno;

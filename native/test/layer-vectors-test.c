@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../layer/layer-request.h"
@@ -176,8 +177,15 @@ static void write_frames(void) {
   expect("worker.missing");
   tell_done();
   expect("worker.done");
-  if (fork() == 0) wire_fail(28, "write", span_of("a/\xff", 3));
+  // It ends when the host closes, of which it must hold no copy.
+  pid_t failing = fork();
+  if (failing == 0) {
+    close(far_end);
+    wire_fail(28, "write", span_of("a/\xff", 3));
+  }
   expect("worker.error");
+  close(far_end);
+  CHECK(waitpid(failing, NULL, 0) == failing);
 }
 
 int main(int argc, char **argv) {

@@ -4,19 +4,20 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import process from 'node:process'
+import { buffer } from 'node:stream/consumers'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Sandbox } from '../../packages/host/src/drivers/driver.ts'
+import { AgentSandboxFiles } from '../../packages/host/src/sandboxes/sandbox-files.ts'
 import { startGuest } from './compat-guest.ts'
 import { compatImage } from './compat-image.ts'
 
 const rootDir = join(import.meta.dirname, '..', '..')
 const systemDir = process.env.MAGS_SYSTEM_DIR ?? '/var/lib/mags'
 const timeoutS = Number(process.env.MAGS_COMPAT_TIMEOUT_S ?? 900)
-const suites = ['tests/integration/container-driver.test.ts', 'tests/integration/cgroup-tree.test.ts']
+const suites = ['tests/integration/container-driver.test.ts', 'tests/integration/cgroup-tree.test.ts', 'packages/host/src/layers/real-layer.test.ts']
 /** Where the guest has the repository, and the results of the run. */
 const guestDir = '/mags'
 const guestResults = '/run/results.json'
-const readBytes = 512 << 10
 const disposeTimeoutMs = 20_000
 
 const began = performance.now()
@@ -37,10 +38,10 @@ async function testInGuest(undo: AsyncDisposableStack): Promise<{ status: number
   return { status, results: await readFromGuest(sandbox, guestResults).catch(() => Buffer.alloc(0)) }
 }
 
-/** Everything but node_modules, which the image has. */
+/** Everything but node_modules, which the image has, and what was built, which nothing there runs and may be being built. */
 async function unpackSources(sandbox: Sandbox) {
   const files = ['package.json', 'tsconfig.json', 'tsconfig.base.json', 'vitest.config.ts', 'packages', 'tests', 'native/build/agent', 'native/build/mounter']
-  const tar = spawn('tar', ['-C', rootDir, '--exclude=node_modules', '-c', ...files], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const tar = spawn('tar', ['-C', rootDir, '--exclude=node_modules', '--exclude=dist', '-c', ...files], { stdio: ['ignore', 'pipe', 'inherit'] })
   const ended = once(tar, 'exit')
   const status = await runInGuest(sandbox, ['tar', '-C', guestDir, '-x', '--no-same-owner'], tar.stdout)
   const [code] = await ended
@@ -55,6 +56,7 @@ async function runInGuest(sandbox: Sandbox, argv: readonly string[], input?: Asy
     HOME: '/root',
     NO_COLOR: '1',
     MAGS_REQUIRE_CONTAINER: '1',
+    MAGS_REQUIRE_NATIVE: '1',
     MAGS_TIME_SCALE: `${timeScale}`,
   }
   const exec = sandbox.agent.exec({ argv, env, cwd: guestDir, stdin: input !== undefined }, async (stream, _offset, bytes) => {
@@ -75,13 +77,7 @@ async function runInGuest(sandbox: Sandbox, argv: readonly string[], input?: Asy
 }
 
 async function readFromGuest(sandbox: Sandbox, path: string): Promise<Buffer> {
-  const pieces: Buffer[] = []
-  for (let offset = 0; ; ) {
-    const piece = await sandbox.agent.readFile(path, offset, readBytes)
-    if (piece.length === 0) return Buffer.concat(pieces)
-    pieces.push(piece)
-    offset += piece.length
-  }
+  return await buffer(new AgentSandboxFiles(sandbox.agent).read(path))
 }
 
 /** The closing line and the exit status, as ./mags test has them. */

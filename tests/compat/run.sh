@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the container suite where most users will: on Debian 12's kernel 6.1 with unified control groups, in a virtual machine of the vm driver.
 #
-#   tests/compat/run.sh [vitest arguments]     default: the suites of the container driver and of control groups
+#   tests/compat/run.sh [vitest arguments]     default: the suites of the container driver, of control groups and of the layer worker
 #
 # Needs what `./mags setup` makes, and root. MAGS_REQUIRE_VM=1 turns a skip into a failure. Output is streamed, the last line is `N passed, N failed`,
 # and the exit status is 0 only when nothing failed. MAGS_COMPAT_TIMEOUT_S (900) is the limit for everything together.

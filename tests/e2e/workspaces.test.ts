@@ -107,6 +107,8 @@ for (const isolation of walls) {
           const changes = diff.differences.map(({ path, change }) => `${change} ${path}`)
           expect(changes).toEqual(expect.arrayContaining(['changed /root/n', 'added /root/only-2', 'added /root/only-3']))
           expect(diff.differences.find(({ path }) => path === '/root/n')?.content).toContain('-1\n+3\n')
+          const first = await client.call<typeof diff>('GET', 'mags-workspaces/versions/diff?from=0&to=1')
+          expect(first.differences.map(({ path, change }) => `${change} ${path}`)).toEqual(expect.arrayContaining(['added /root/n', 'added /root/only-1']))
           await client.call('POST', 'mags-workspaces/versions/restore', { version: 1 })
           expect(await client.run('cat /root/n; ls /root', { workspace_id: 'versions' })).toMatchObject({ stdout: '1\nn\nonly-1\n' })
         }, 60_000)

@@ -39,14 +39,14 @@ export const sparseFile = (bytes: number) =>
 
 /** setxattr(2) with one value; says `ok` or why not. */
 export const setAttribute = (path: string, name: string, value: string) =>
-  perl(`print syscall(188, "${path}", "${name}", "${value}", ${value.length}, 0) == 0 ? "ok" : "$!", "\\n"`)
+  perl(`my ($p, $n, $v) = ("${path}", "${name}", "${value}"); print syscall(188, $p, $n, $v, ${value.length}, 0) == 0 ? "ok" : "$!", "\\n"`)
 
 /** Sets so many attributes user.0, user.1… of 4,000 bytes, as many as the file system takes; then says how many and how their bytes add up. */
 export const manyAttributes = (path: string, count: number) =>
-  perl(`for (0..${count - 1}) { my ($n, $v) = ("user.$_", chr(97 + $_) x 4000); last if syscall(188, "${path}", $n, $v, 4000, 0) != 0 }`)
+  perl(`my $p = "${path}"; for (0..${count - 1}) { my ($n, $v) = ("user.$_", chr(97 + $_) x 4000); last if syscall(188, $p, $n, $v, 4000, 0) != 0 }`)
 export const showAttributes = (path: string) =>
   perl(
-    `my ($sum, $n) = (0, 0); for (0..99) { my ($name, $v) = ("user.$_", "\\0" x 5000); my $l = syscall(191, "${path}", $name, $v, 5000); last if $l < 0; $n++; $sum += unpack("%32C*", substr($v, 0, $l)) } print "$n $sum\\n"`,
+    `my ($p, $sum, $n) = ("${path}", 0, 0); for (0..99) { my ($name, $v) = ("user.$_", "\\0" x 5000); my $l = syscall(191, $p, $name, $v, 5000); last if $l < 0; $n++; $sum += unpack("%32C*", substr($v, 0, $l)) } print "$n $sum\\n"`,
   )
 
 /**

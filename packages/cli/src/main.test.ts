@@ -16,6 +16,11 @@ const scripts: Readonly<Record<string, FakeScript>> = {
   cut: { rows: [{ message: '1' }, { message: '2' }, { message: '3' }], cutAfter: 2, end: completed },
   many: { rows: manyRows, end: completed },
   endless: { rows: [{ message: 'begun' }] },
+  lost: {
+    rows: [{ message: 'the server stopped', source: 'system' }],
+    end: { status: 'error', exit_code: null },
+    status: { error: 'the server stopped', workspace_id: 'w', workspace_version: 0 },
+  },
   unstartable: { end: { status: 'error', exit_code: null }, status: { error: 'no sandbox could be made: crun failed' } },
   deadline: { end: { status: 'error', exit_code: 124 } },
   service: { status: { persistent: true, url: 'http://0123456789ab.apps.example.org' } },
@@ -109,6 +114,10 @@ describe('mags run', () => {
     expect(await mags('run', 'unstartable')).toEqual({ code: 1, stdout: '', stderr: 'mags: no sandbox could be made: crun failed\n' })
   })
 
+  it('says once why it failed', async () => {
+    expect(await mags('run', '-w', 'w', 'lost')).toEqual({ code: 1, stdout: '', stderr: 'mags: the server stopped\n' })
+  })
+
   it('prints id and address of a persistent job and returns', async () => {
     expect(await mags('run', '-p', 'service')).toEqual({
       code: 0,
@@ -180,7 +189,7 @@ describe('interruption', () => {
 describe('other commands', () => {
   it('show jobs', async () => {
     await mags('run', '-n', 'web', 'both')
-    expect((await mags('list')).stdout).toMatch(/^NAME +STATUS +EXIT +ID +CREATED\nweb +error +3 /)
+    expect((await mags('list')).stdout).toMatch(/^NAME +STATUS +EXIT +WORKSPACE +ID +CREATED\nweb +error +3 +- /)
     expect(JSON.parse((await mags('list', '--json')).stdout)).toMatchObject({ total: 1, page_size: 20 })
     expect((await mags('status', 'web')).stdout).toMatch(/^status: +error$/m)
     expect((await mags('logs', 'web')).stdout).toBe('out\n')

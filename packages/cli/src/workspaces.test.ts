@@ -95,7 +95,7 @@ describe('mags run with files', () => {
     await mkdir(join(home.path, 'folder'), { recursive: true })
     await writeFile(join(home.path, 'folder', 'same'), '')
     for (const [path, words] of [
-      [join(home.path, 'none'), 'no such file'],
+      [join(home.path, 'none'), 'none on this machine.'],
       [join(home.path, 'folder'), "is a folder. 'mags cp' copies folders"],
       [join(home.path, 'folder', 'same'), 'would both be /root/same'],
     ] as const) {
@@ -112,7 +112,7 @@ describe('mags run with files', () => {
       response.writeHead(400, { 'content-type': 'application/json' }).end('{"error":"disk_gb: too much","code":"bad_request"}')
       return true
     }
-    expect(await mags('run', '-f', file, 'fine')).toMatchObject({ code: 1, stderr: 'mags: disk_gb: too much\n' })
+    expect(await mags('run', '-f', file, 'fine')).toMatchObject({ code: 1, stderr: 'mags: --disk: too much\n' })
     expect(server.uploads.files.size).toBe(0)
 
     const second = Promise.withResolvers<void>()
@@ -154,6 +154,7 @@ describe('mags workspace', () => {
       'CHANGE  KIND  MODE  SIZE  PATH',
       'added  file  0644  1.2 kB  /root/new',
       'changed  file  0644 -> 0600  1.2 kB -> 900 B  /etc/motd',
+      '@@ -1,1 +1,1 @@',
       '-hello',
       '+bye\ufffd',
       'removed  -  -  -  /usr/bin/perl',
@@ -208,6 +209,13 @@ describe('mags new', () => {
   it('starts a persistent job on the workspace of its name', async () => {
     expect((await mags('new', 'web', '--base', 'seed', '--disk', '4')).stdout).toBe('00000000-0000-4000-8000-000000000000\n')
     expect(submitted()).toEqual([{ script: 'true', name: 'web', workspace_id: 'web', base_workspace_id: 'seed', disk_gb: 4, persistent: true }])
+  })
+})
+
+describe('mags new with flags', () => {
+  it('takes what run takes of a sandbox', async () => {
+    await mags('new', 'web', '--isolation', 'vm', '--memory', '1024', '--vcpus', '2', '--env', 'A=b', '--image', 'debian-12', '--no-sleep')
+    expect(submitted()[0]).toMatchObject({ isolation: 'vm', memory_mb: 1024, vcpus: 2, environment: { A: 'b' }, image: 'debian-12', no_sleep: true })
   })
 })
 
@@ -306,7 +314,7 @@ describe('mags cp', () => {
       [['web:/a', 'web:/b'], 'Both sides are in a sandbox'],
       [['a b:/x', '.'], 'does not begin with the name or id of a job'],
       [['web:/', '.'], 'has no name of its own'],
-      [['/nowhere/at/all', 'web:/x'], 'cannot be read'],
+      [['/nowhere/at/all', 'web:/x'], 'There is no /nowhere/at/all on this machine.'],
     ] as const) {
       server.files.folders.set('/', Buffer.alloc(0))
       expect(await mags('cp', ...args)).toMatchObject({ code: 2, stderr: expect.stringContaining(words) })

@@ -250,9 +250,11 @@ export class Host implements HostApi {
     const begin = performance.now()
     const { driver } = this.#wall(sandbox.isolation === 'container' ? 'container' : 'vm')
     try {
+      await workspace?.begin()
       await sandbox.attach(shape, driver.rootAt === 'attach' ? prepared?.root : undefined)
       return await HostSandbox.start(sandbox, script, sink, { attachMs: () => performance.now() - begin, workspace, end: () => this.#end(sandbox) })
     } catch (error) {
+      await workspace?.rest().catch(() => undefined)
       await sandbox.destroy()
       const words = error instanceof Error ? error.message : String(error)
       throw new MagsError('sandbox_failed', `the sandbox could not be made ready: ${words}`, { cause: error })

@@ -96,6 +96,7 @@ export interface HostWorkspaces {
   fork(from: WorkspaceSource, to: WorkspaceHold): Promise<WorkspaceVersion | undefined>
   /** A new version with the contents of an earlier one; nothing is copied. The workspace must not be in use. */
   restore(hold: WorkspaceHold, version: number): Promise<WorkspaceVersion>
+  /** Version 0 is the image alone. */
   diff(storageId: string, options: { readonly from: number; readonly to: number; readonly content: boolean; readonly limit: number }): Promise<WorkspaceDiff>
   /** Saves what a job left on this machine and could not be saved then. Undefined when there is nothing. The workspace must not be in use. */
   saveLeft(hold: WorkspaceHold): Promise<WorkspaceSaved | undefined>
@@ -157,8 +158,8 @@ export type OutputSink = (chunk: OutputChunk) => Promise<undefined | 'discard'>
 
 /** Why a script's first process is no more. */
 export interface ScriptExit {
-  readonly kind: 'exited' | 'signalled' | 'not-started' | 'sandbox-lost'
-  /** Exit code as a shell would give it (128 + signal). */
+  readonly kind: 'exited' | 'signalled' | 'not-started' | 'sandbox-lost' | 'unknown'
+  /** Exit code as a shell would give it (128 + signal); says nothing when the kind is `unknown`. */
   readonly exitCode: number
   /** Words for the job's system log when there is more to say (out of memory, sandbox died, …). */
   readonly reason?: string
@@ -215,6 +216,8 @@ export interface RunningSandbox {
    * Rejects with MagsError 'object_store_unavailable' (the changes stay on this machine, try again), 'workspace_fenced' (somebody else has it now; never try again).
    */
   saveWorkspace(options: { readonly final: boolean }): Promise<WorkspaceSaved>
+  /** Whether what is not saved of its workspace stays on this machine when the sandbox ends now. Not so for a virtual machine whose disk could not be brought to rest. */
+  keepsUnsaved(): Promise<boolean>
   /** Ends every process, frees everything lent; idempotent. */
   destroy(): Promise<void>
 }

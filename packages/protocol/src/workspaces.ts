@@ -65,7 +65,7 @@ export const restoreWorkspaceAnswer = z.object({
 export type RestoreWorkspaceAnswer = z.output<typeof restoreWorkspaceAnswer>
 
 export const diffWorkspaceQuery = z.strictObject({
-  from: queryVersion().optional().describe('Default: the version before `to`.'),
+  from: queryInteger(0, 1_000_000_000).optional().describe('Default: the version before `to`; 0 is the image.'),
   to: queryVersion().optional().describe('Default: the newest.'),
   content: queryFlag().default(false).describe('Changed lines of text files up to 1 MiB.'),
   limit: queryInteger(1, 100_000).default(1000),

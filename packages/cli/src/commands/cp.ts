@@ -38,12 +38,15 @@ async function copy(cli: Cli, from: CopyPlace, to: CopyPlace): Promise<Copied> {
     const { copyOutOfSandbox } = await import('../copy/copy-out.ts')
     return await copyOutOfSandbox(cli, mags, status.requestId, from.path, to.path)
   } catch (error) {
-    throw isLocal(error) ? new CliError(`The copy failed on this machine: ${error.message}.`, { code: 'local_file', cause: error }) : error
+    if (!isLocal(error)) throw error
+    // Files are written beside their place first; that name means nothing to the user.
+    const words = error.code === 'ENOENT' && to.kind === 'local' ? `there is no folder for ${to.path}; make it first (mkdir -p)` : error.message
+    throw new CliError(`The copy failed on this machine: ${words}.`, { code: 'local_file', cause: error })
   }
 }
 
 /** A fault of a file system call here: no folder to write to, no permission, no space. */
-function isLocal(error: unknown): error is Error {
+function isLocal(error: unknown): error is NodeJS.ErrnoException {
   return error instanceof Error && !(error instanceof MagsApiError) && typeof (error as NodeJS.ErrnoException).syscall === 'string'
 }
 

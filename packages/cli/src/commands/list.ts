@@ -26,8 +26,11 @@ export const listCommand: CommandDefinition = (cli, done) =>
       const { first: answer } = await openSession(cli, (mags) => mags.list({ page, pageSize, status, signal }))
       if (cli.output.json) await cli.output.data(answer)
       else {
-        const rows = answer.jobs.map((job) => [job.name, job.status, job.exit_code === null ? '-' : String(job.exit_code), job.request_id, job.created_at])
-        await cli.output.out(table(['NAME', 'STATUS', 'EXIT', 'ID', 'CREATED'], rows))
+        const rows = answer.jobs.map((job) => {
+          const exit = job.exit_code === null ? '-' : String(job.exit_code)
+          return [job.name, job.status, exit, job.workspace_id ?? '-', job.request_id, job.created_at]
+        })
+        await cli.output.out(table(['NAME', 'STATUS', 'EXIT', 'WORKSPACE', 'ID', 'CREATED'], rows))
         const shown = (answer.page - 1) * answer.page_size + answer.jobs.length
         if (shown < answer.total) await cli.output.aside(`${answer.jobs.length} of ${answer.total}; --page ${answer.page + 1} shows the next`)
       }

@@ -2,6 +2,7 @@ import type { LogRowWire, Mags } from '@mags/sdk'
 import { Command, Option } from 'commander'
 import type { Cli, CommandDefinition } from '../cli.ts'
 import { writeRow } from '../run/write-row.ts'
+import { reconnect } from '../server/reconnect.ts'
 import { openSession } from '../server/session.ts'
 
 interface LogsFlags {
@@ -26,7 +27,7 @@ async function follow(cli: Cli, id: string, source: LogsFlags['source']): Promis
   const signal = cli.interrupts.requested
   // A name may get a new job while we read; its request id stays.
   const { mags, first: status } = await openSession(cli, (client) => client.status(id, { signal }))
-  for await (const { cursor: _cursor, ...row } of mags.followLogs(status.requestId, { source, signal })) {
+  for await (const { cursor: _cursor, ...row } of mags.followLogs(status.requestId, { source, signal, onDisconnect: reconnect(cli) })) {
     await (cli.output.json ? cli.output.data(row) : writeRow(cli.output, row))
   }
 }

@@ -3,20 +3,14 @@ import { Command, Option } from 'commander'
 import type { Cli, CommandDefinition } from '../cli.ts'
 import { notAvailableYet, usageError } from '../exit/cli-error.ts'
 import { parseName } from '../workspaces/version-reference.ts'
-import { environmentEntry, repeatable, wholeNumber } from './flag-values.ts'
+import { repeatable, wholeNumber } from './flag-values.ts'
+import { addSandboxFlags, type SandboxFlags, sandboxOptions } from './sandbox-flags.ts'
 
-interface RunFlags {
+interface RunFlags extends SandboxFlags {
   readonly persistent?: boolean
   readonly timeout?: number
   readonly name?: string
-  readonly port?: number
   readonly startupCommand?: string
-  readonly env?: Record<string, string>
-  readonly image?: string
-  readonly isolation?: RunOptions['isolation']
-  readonly vcpus?: number
-  readonly memory?: number
-  readonly disk?: number
   readonly sleep: boolean
   readonly detach?: boolean
   readonly scriptFile?: string
@@ -30,26 +24,7 @@ interface RunFlags {
 }
 
 export const runCommand: CommandDefinition = (cli, done) =>
-  new Command('run')
-    .summary('run a script in a sandbox and show its output')
-    .description(
-      "Runs a shell script in a fresh sandbox, shows its output as it comes, and ends with its exit code. 'mags run -' reads it from standard input.",
-    )
-    .argument('[script...]', 'shell script; several words are joined by spaces')
-    .option('-p, --persistent', 'keep the sandbox; print its id and return once the script runs')
-    .option('-w, --workspace <name>', 'restored before and saved after; made when there is none', parseName)
-    .option('--base <workspace>', 'begin as this workspace is, which is not changed; with -w a fork of it', parseName)
-    .option('-e, --ephemeral', 'keep nothing, which is also what it does without -w')
-    .option('-f, --file <path>', 'upload a file and put it into /root, repeatable', repeatable)
-    .option('-t, --timeout <seconds>', 'end the script after this long (300; none with -p)', wholeNumber(1))
-    .option('-n, --name <name>', 'name of the job')
-    .option('--env <NAME=VALUE>', 'environment variable, repeatable; NAME alone passes yours on', environmentEntry(cli.env))
-    .option('--image <name>', 'image of the sandbox')
-    .addOption(new Option('--isolation <wall>', 'which wall: auto, vm or container').choices(['auto', 'vm', 'container']))
-    .option('--vcpus <count>', 'virtual CPUs', wholeNumber(1))
-    .option('--memory <MB>', 'memory', wholeNumber(1))
-    .option('--disk <GB>', 'writable disk', wholeNumber(1))
-    .option('--port <port>', 'port that the URL of the job reaches', wholeNumber(1, 65_535))
+  addSandboxFlags(mainFlags(), cli)
     .option('--startup-command <command>', 'run when a sleeping sandbox wakes without its processes')
     .option('--no-sleep', 'never put to sleep (needs -p)')
     .option('--script-file <file>', 'read the script from a file')
@@ -64,6 +39,23 @@ export const runCommand: CommandDefinition = (cli, done) =>
       done(await start(cli, words, flags))
     })
 
+/** Those one looks for first stand first in the help. */
+function mainFlags(): Command {
+  return new Command('run')
+    .summary('run a script in a sandbox and show its output')
+    .description(
+      "Runs a shell script in a fresh sandbox, shows its output as it comes, and ends with its exit code. 'mags run -' reads it from standard input.",
+    )
+    .argument('[script...]', 'shell script; several words are joined by spaces')
+    .option('-p, --persistent', 'keep the sandbox; print its id and return once the script runs')
+    .option('-w, --workspace <name>', 'restored before and saved after; made when there is none', parseName)
+    .option('--base <workspace>', 'begin as this workspace is, which is not changed; with -w a fork of it', parseName)
+    .option('-e, --ephemeral', 'keep nothing, which is also what it does without -w')
+    .option('-f, --file <path>', 'upload a file and put it into /root, repeatable', repeatable)
+    .option('-t, --timeout <seconds>', 'end the script after this long (300; none with -p)', wholeNumber(1))
+    .option('-n, --name <name>', 'name of the job')
+}
+
 async function start(cli: Cli, words: readonly string[], flags: RunFlags): Promise<number> {
   const { readScript } = await import('../run/read-script.ts')
   const { runJob } = await import('../run/run-job.ts')
@@ -75,16 +67,10 @@ async function start(cli: Cli, words: readonly string[], flags: RunFlags): Promi
     name: flags.name,
     persistent: flags.persistent,
     timeout: flags.timeout,
-    port: flags.port,
     startupCommand: flags.startupCommand,
-    environment: flags.env,
-    image: flags.image,
-    isolation: flags.isolation,
-    vcpus: flags.vcpus,
-    memoryMb: flags.memory,
     workspaceId: flags.workspace,
     baseWorkspaceId: flags.base,
-    diskGb: flags.disk,
+    ...sandboxOptions(flags),
     noSleep: flags.sleep ? undefined : true,
   }
   return await runJob(cli, { script, options, files, detach: flags.detach === true })

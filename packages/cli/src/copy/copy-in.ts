@@ -1,14 +1,17 @@
-import { statSync } from 'node:fs'
 import { posix } from 'node:path'
 import type { Mags } from '@mags/sdk'
 import { packFolder } from '../archive/pack-folder.ts'
 import type { Cli } from '../cli.ts'
-import { CliError, usageError } from '../exit/cli-error.ts'
+import { CliError } from '../exit/cli-error.ts'
+import { localStats } from '../files/local-stats.ts'
 import { formatBytes } from '../terminal/format-bytes.ts'
 import { Progress } from '../terminal/progress.ts'
 import type { Copied } from './copied.ts'
 import { contentsOnly, inside, namesFolder } from './copy-place.ts'
 import { isSandboxFolder } from './is-sandbox-folder.ts'
+
+/** What the API takes in one file. */
+const maxBytes = 1024 ** 3
 
 /** Copies a file or folder of this machine into a sandbox, as `cp -r` would: into `to` when that is a folder, else as `to`. */
 export async function copyIntoSandbox(cli: Cli, mags: Mags, from: string, job: string, to: string): Promise<Copied> {
@@ -37,14 +40,16 @@ export async function copyIntoSandbox(cli: Cli, mags: Mags, from: string, job: s
   return { destination, bytes: sent.bytes, skipped }
 }
 
+/** Throws CliError for what cannot be copied. */
 function isFolder(path: string): boolean {
-  try {
-    const stats = statSync(path)
-    if (stats.isDirectory() || stats.isFile()) return stats.isDirectory()
-  } catch (error) {
-    throw usageError(`It cannot be read: ${error instanceof Error ? error.message : String(error)}.`)
+  const stats = localStats(path)
+  if (stats.isDirectory()) return true
+  if (!stats.isFile()) throw new CliError(`${path} is neither a file nor a folder.`, { code: 'not_a_file' })
+  if (stats.size > maxBytes) {
+    const words = `${path} has ${formatBytes(stats.size)}, and one file or folder copied into a sandbox may have 1 GiB.`
+    throw new CliError(`${words} Copy it in parts (split -b 1G), or let the sandbox download it.`, { code: 'too_large' })
   }
-  throw new CliError(`${path} is neither a file nor a folder.`, { code: 'not_a_file' })
+  return false
 }
 
 async function* counted(parts: AsyncIterable<Uint8Array>, onPart: (count: number) => void): AsyncGenerator<Uint8Array> {

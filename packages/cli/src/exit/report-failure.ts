@@ -31,7 +31,7 @@ function describe(error: unknown, command: string | undefined): Failure {
     return { ...said(exitCodes.failure, withHint(error), error.code), ...(error.body === undefined ? {} : { body: error.body }) }
   if (error instanceof MagsConnectionError) return said(exitCodes.failure, error.message, 'unreachable')
   if (error instanceof MagsProtocolError) return said(exitCodes.failure, error.message, 'protocol')
-  if (error instanceof TypeError && /http or https address/.test(error.message)) return said(exitCodes.usage, error.message, 'usage')
+  if (error instanceof TypeError && /^MAGS_PORT|http or https address/.test(error.message)) return said(exitCodes.usage, error.message, 'usage')
   return said(exitCodes.failure, error instanceof Error ? (error.stack ?? error.message) : String(error), 'internal')
 }
 
@@ -42,10 +42,36 @@ function describeUsage(error: CommanderError, command: string | undefined): Fail
   return said(exitCodes.usage, `${words.replace(/\.+$/, '')}. See '${command === undefined ? 'mags' : `mags ${command}`} --help'.`, 'usage')
 }
 
+/** Fields of the API that a flag or an argument of ours sets; empty: the words stand for themselves. */
+const flagsOfFields: Readonly<Record<string, string>> = {
+  base_workspace_id: '--base',
+  disk_gb: '--disk',
+  environment: '--env',
+  from: '',
+  image: '--image',
+  isolation: '--isolation',
+  memory_mb: '--memory',
+  name: '--name',
+  path: '',
+  port: '--port',
+  timeout_seconds: '--timeout',
+  timeout: '--timeout',
+  to: '',
+  vcpus: '--vcpus',
+  workspace_id: '--workspace',
+}
+
+/** `disk_gb: at most 100` is for those who write JSON; who typed a command knows it as `--disk`. */
+function inFlags(message: string): string {
+  const [, field = '', rest = ''] = /^([a-z_]+): (.*)$/s.exec(message) ?? []
+  const flag = flagsOfFields[field]
+  return flag === undefined ? message : flag === '' ? rest : `${flag}: ${rest}`
+}
+
 function withHint(error: MagsApiError): string {
   if (error.status === 401) return `${error.message} Set MAGS_API_TOKEN, or put the token of this server into ~/.mags/config.json.`
   if (error.status === 503 && error.retryAfterSeconds !== undefined) return `${error.message} Try again in ${error.retryAfterSeconds} s.`
-  return error.message
+  return inFlags(error.message)
 }
 
 function said(exitCode: number, message: string, code: string): Failure {

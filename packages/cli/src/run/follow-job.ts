@@ -1,5 +1,6 @@
-import type { JobEvent, Mags } from '@mags/sdk'
+import { type JobEvent, type Mags, MagsConnectionError } from '@mags/sdk'
 import type { Cli } from '../cli.ts'
+import { reconnect } from '../server/reconnect.ts'
 import { BrokenPipe } from '../terminal/output.ts'
 import { exitCodeOf } from './exit-code-of.ts'
 import { sayWhyItWaits } from './waiting-note.ts'
@@ -18,21 +19,27 @@ export async function followJob(cli: Cli, mags: Mags, id: string, onRow: (row: R
   const onInterrupt = () => void stopForUser(cli, mags, id, leave)
   requested.addEventListener('abort', onInterrupt, { once: true })
   if (requested.aborted) onInterrupt()
+  let said: string | undefined
   using waiting = sayWhyItWaits(cli, mags, id)
   try {
-    for await (const event of mags.followEvents(id, { signal: leave.signal })) {
+    for await (const event of mags.followEvents(id, { signal: leave.signal, onDisconnect: reconnect(cli) })) {
       waiting[Symbol.dispose]()
-      if (event.type === 'log') await onRow(event.row)
+      if (event.type === 'log') {
+        if (event.row.source === 'system') said = event.row.message
+        await onRow(event.row)
+      }
       if (event.type !== 'end') continue
       if (requested.aborted) {
         await cli.output.note(event.status === 'stopped' ? 'the job is stopped' : `the job had ended as '${event.status}'`)
         throw requested.reason
       }
-      return await exitCodeOf(cli, mags, id, event)
+      return await exitCodeOf(cli, mags, id, event, said)
     }
     throw new Error('the stream of the job ended without its end')
   } catch (error) {
     if (error instanceof BrokenPipe) await mags.stop(id, { signal: AbortSignal.timeout(stopPatienceMs) }).catch(() => undefined)
+    if (error instanceof MagsConnectionError)
+      await cli.output.note(`how job ${id} stands is not known: 'mags status ${id}' shows it when the server answers again`)
     throw error
   } finally {
     requested.removeEventListener('abort', onInterrupt)

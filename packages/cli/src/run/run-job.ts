@@ -29,10 +29,20 @@ export async function runJob(cli: Cli, request: RunRequest): Promise<number> {
   }
   if (request.options.persistent) return await handOver(cli, mags, job.requestId)
   if (output.json) return await collect(cli, mags, job.requestId)
-  const exitCode = await followJob(cli, mags, job.requestId, (row) => writeRow(output, row))
+  const exitCode = await followToEnd(cli, mags, job.requestId, options.workspaceId !== undefined)
   await sayWhereItRan(cli, mags, job.requestId)
   if (options.workspaceId !== undefined) await saySaved(cli, mags, job.requestId)
   return exitCode
+}
+
+/** A job that the user interrupts has its workspace saved too. */
+async function followToEnd(cli: Cli, mags: Mags, id: string, hasWorkspace: boolean): Promise<number> {
+  try {
+    return await followJob(cli, mags, id, (row) => writeRow(cli.output, row))
+  } catch (error) {
+    if (hasWorkspace && cli.interrupts.requested.aborted) await saySaved(cli, mags, id)
+    throw error
+  }
 }
 
 async function submit(cli: Cli, mags: Mags, { script, files }: RunRequest, options: RunOptions) {

@@ -8,10 +8,17 @@ type Saved = Pick<StatusWire, 'workspace_id' | 'workspace_version' | 'workspace_
 export async function saySaved(cli: Cli, mags: Mags, id: string): Promise<void> {
   const status = await mags.status(id).catch(() => undefined)
   // A script that ended well in a job that did not: the reason has been said already.
-  if (status === undefined || (status.status === 'error' && status.exit_code === 0)) return
+  if (status === undefined || isUnderWay(status) || (status.status === 'error' && status.exit_code === 0)) return
+  // Cut off, as by the end of its server: what it had written may be saved in a moment.
+  if (status.status === 'error' && status.exit_code === null && status.workspace_unsaved_since == null) return
   const words = describeSaved(status)
   if (status.workspace_unsaved_since != null) await cli.output.note(words)
   else if (words !== '') await cli.output.aside(words)
+}
+
+/** Left before its end: what it will have saved is not known. */
+function isUnderWay({ status }: Pick<StatusWire, 'status'>): boolean {
+  return status === 'pending' || status === 'running' || status === 'sleeping'
 }
 
 /** Such as `saved proj@4 (12.3 MB uploaded)`; empty for a job without a workspace of its own. */

@@ -2,10 +2,10 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 
 const tailBytes = 16 * 1024
 
-/** The last lines of a log; those that are JSON (pino's) as their message alone. */
-export function lastLines(file: string, count: number): string[] {
+/** The last lines of a log, from `fromByte` on; those that are JSON (pino's) as their message alone. */
+export function lastLines(file: string, count: number, fromByte = 0): string[] {
   try {
-    return readTail(file)
+    return readTail(file, fromByte)
       .split('\n')
       .filter((line) => line.trim() !== '')
       .slice(-count)
@@ -15,11 +15,11 @@ export function lastLines(file: string, count: number): string[] {
   }
 }
 
-function readTail(file: string): string {
+function readTail(file: string, fromByte: number): string {
   const descriptor = openSync(file, 'r')
   try {
     const { size } = fstatSync(descriptor)
-    const buffer = Buffer.alloc(Math.min(size, tailBytes))
+    const buffer = Buffer.alloc(Math.max(0, Math.min(size - fromByte, tailBytes)))
     const length = readSync(descriptor, buffer, 0, buffer.length, size - buffer.length)
     return buffer.toString('utf8', 0, length)
   } finally {

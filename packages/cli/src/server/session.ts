@@ -1,4 +1,4 @@
-import { defaultApiUrl, isLoopback, Mags, MagsApiError, MagsConnectionError, type ResolvedConfig, resolveConfig, wait } from '@mags/sdk'
+import { isLoopback, Mags, MagsApiError, MagsConnectionError, type ResolvedConfig, resolveConfig, wait } from '@mags/sdk'
 import type { Cli } from '../cli.ts'
 import { loopbackTransport } from '../http/loopback-transport.ts'
 
@@ -50,8 +50,9 @@ export function clientFor(
   return new Mags({ apiUrl: config.apiUrl, apiToken: config.apiToken ?? null, transport: loopbackTransport, ...options })
 }
 
-function isStartable(config: ResolvedConfig): boolean {
+/** Whether the server is this machine's own, which commands start when it does not answer. */
+export function isStartable(config: ResolvedConfig): boolean {
   const url = new URL(config.apiUrl)
-  if (config.apiUrlSource === 'default') return config.apiUrl === defaultApiUrl
+  if (config.apiUrlSource === 'default' || config.apiUrlSource === 'port') return true
   return config.apiUrlSource === 'file' && url.protocol === 'http:' && isLoopback(url.hostname)
 }

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { closeSync, mkdirSync, openSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { type ResolvedConfig, wait } from '@mags/sdk'
 import type { Cli } from '../cli.ts'
@@ -29,7 +29,9 @@ export async function startLocalServer(
   const logFile = join(folder, 'server.log')
   const beganMs = performance.now()
   const mags = clientFor(config, { maxRetries: 0, timeout: 2_000 })
-  const waiting: Waiting = { cli, logFile, apiUrl: config.apiUrl, beganMs, nextProgressMs: progressEveryMs }
+  // What earlier servers wrote is not about this start.
+  const fromByte = statSync(logFile, { throwIfNoEntry: false })?.size ?? 0
+  const waiting: Waiting = { cli, logFile, fromByte, apiUrl: config.apiUrl, beganMs, nextProgressMs: progressEveryMs }
   for (;;) {
     using claim = claimStart(join(folder, 'server.starting'))
     if (claim === undefined) {
@@ -51,7 +53,7 @@ export async function startLocalServer(
     while (!(await answers(mags))) {
       // A daemon that found another one starting gives way: then that one is about to answer.
       if (ended !== undefined && !(await answersSoon(mags))) {
-        throw failure(`the server ended while starting (${ended})`, logFile)
+        throw failure(`the server ended while starting (${ended})`, waiting)
       }
       await pause(waiting)
     }
@@ -64,6 +66,7 @@ export async function startLocalServer(
 interface Waiting {
   readonly cli: Cli
   readonly logFile: string
+  readonly fromByte: number
   readonly apiUrl: string
   readonly beganMs: number
   nextProgressMs: number
@@ -71,10 +74,10 @@ interface Waiting {
 
 async function pause(waiting: Waiting): Promise<void> {
   const elapsedMs = performance.now() - waiting.beganMs
-  if (elapsedMs > deadlineMs) throw failure(`no server answered at ${waiting.apiUrl} within ${deadlineMs / 1000} s`, waiting.logFile)
+  if (elapsedMs > deadlineMs) throw failure(`no server answered at ${waiting.apiUrl} within ${deadlineMs / 1000} s`, waiting)
   if (elapsedMs > waiting.nextProgressMs) {
     waiting.nextProgressMs += progressEveryMs
-    const [lastLine] = lastLines(waiting.logFile, 1)
+    const [lastLine] = lastLines(waiting.logFile, 1, waiting.fromByte)
     await waiting.cli.output.note(`still starting (${seconds(waiting.beganMs)} s)${lastLine === undefined ? '' : `: ${lastLine}`}`)
   }
   await wait(elapsedMs < 1_000 ? 25 : 100, waiting.cli.interrupts.requested)
@@ -105,8 +108,8 @@ async function answersSoon(mags: ReturnType<typeof clientFor>): Promise<boolean>
   return false
 }
 
-function failure(what: string, logFile: string): CliError {
-  const words = lastLines(logFile, 12).map((line) => `\n  ${line}`)
+function failure(what: string, { logFile, fromByte }: Pick<Waiting, 'logFile' | 'fromByte'>): CliError {
+  const words = lastLines(logFile, 12, fromByte).map((line) => `\n  ${line}`)
   return new CliError(`${what}. Its last words (${logFile}):${words.join('') || '\n  (none)'}\n'mags doctor' checks the machine.`, {
     code: 'server_start_failed',
   })

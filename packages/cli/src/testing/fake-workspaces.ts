@@ -38,7 +38,7 @@ const version = {
 const file = { kind: 'file', size_bytes: 1200, mode: 0o644 }
 const differences = [
   { path: '/root/new', change: 'added', before: null, after: file },
-  { path: '/etc/motd', change: 'changed', before: file, after: { ...file, size_bytes: 900, mode: 0o600 }, content: '-hello\n+bye\u001b\n' },
+  { path: '/etc/motd', change: 'changed', before: file, after: { ...file, size_bytes: 900, mode: 0o600 }, content: '@@ -1,1 +1,1 @@\n-hello\n+bye\u001b\n' },
   { path: '/usr/bin/perl', change: 'added', before: null, after: { kind: 'removed', size_bytes: 0, mode: 0 } },
   { path: '/root/old', change: 'removed', before: { kind: 'symlink', size_bytes: 4, mode: 0o777 }, after: null },
 ]

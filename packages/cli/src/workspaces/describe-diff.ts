@@ -15,7 +15,12 @@ function cellsOf({ path, change, before, after }: WorkspaceDifferenceWire): stri
   const old = before?.kind === 'removed' ? null : before
   const now = after?.kind === 'removed' ? null : after
   const what = after?.kind === 'removed' ? 'removed' : before?.kind === 'removed' && change !== 'removed' ? 'added' : change
-  return [what, both(old, now, ({ kind }) => kind), both(old, now, modeOf), both(old, now, sizeOf), path]
+  return [what, both(old, now, ({ kind }) => kind), both(old, now, modeOf), both(old, now, sizeOf), shownPath(path)]
+}
+
+/** As it is; with a line feed in it quoted, so that it is not taken for another. */
+function shownPath(path: string): string {
+  return path.includes('\n') ? JSON.stringify(path) : path
 }
 
 /** One value where both sides have the same or only one is there; else both. */
@@ -33,5 +38,7 @@ function sizeOf({ kind, size_bytes: sizeBytes }: WorkspacePathStateWire): string
 }
 
 function linesOf({ content }: WorkspaceDifferenceWire): string[] {
-  return content === undefined ? [] : printable(content).replace(/\n$/, '').split('\n')
+  // Without a changed line, as of an empty file, the row has said it all; so it has instead of the line of equals signs.
+  if (content === undefined || !/^@@ /m.test(content)) return []
+  return printable(content).replace(/^=+\n/, '').replace(/\n$/, '').split('\n')
 }

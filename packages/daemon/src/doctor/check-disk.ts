@@ -21,7 +21,10 @@ export function checkDisk(dataDir: string): Check {
       try {
         await mountDisk(join(dataDir, 'doctor-disk'))
       } catch (error) {
-        return failure(`${found}; a disk of a sandbox cannot be mounted: ${(error as Error).message}`, 'the kernel must have loop devices and ext4 (modprobe loop)')
+        return failure(
+          `${found}; a disk of a sandbox cannot be mounted: ${(error as Error).message}`,
+          'the kernel must have loop devices and ext4 (modprobe loop)',
+        )
       }
       const words = `${found}; disk_gb is enforced by ext4 images on loop devices, whatever file system lies below`
       return freeGb < comfortableGb ? warning(words, advice) : ok(words)

@@ -14,7 +14,9 @@ export function checkStore({ store }: Pick<ServerConfig, 'store'>): Check {
         return ok(`workspaces are stored in: ${opened.description}`)
       } catch (error) {
         const unavailable = error instanceof MagsError && error.code === 'object_store_unavailable'
-        const advice = unavailable ? 'jobs without a workspace run all the same; see docs/workspaces.md for the settings' : 'see docs/workspaces.md, "Where it is stored"'
+        const advice = unavailable
+          ? 'jobs without a workspace run all the same; see docs/workspaces.md for the settings'
+          : 'see docs/workspaces.md, "Where it is stored"'
         return failure((error as Error).message, advice)
       }
     },

@@ -530,13 +530,13 @@ describe('requests', () => {
   it('match their replies in any order and carry errors with their errno', async () => {
     const { connection, agent } = await connect()
     const first = connection.ping()
-    const second = connection.stat('/nope')
+    const second = connection.attachDisk('ws', 'f0f1f2f3-f4f5-f6f7-f8f9-fafbfcfdfeff')
     const numbers = [(await agent.next()).channel, (await agent.next()).channel]
     agent.send(agentFrames.reply(numbers[1] as number, 2), agentFrames.reply(numbers[0] as number))
     await first
     await expect(second).rejects.toMatchObject({
       code: 'not_found',
-      message: 'stat /nope: no such file or directory (ENOENT)',
+      message: 'attach disk ws: no such file or directory (ENOENT)',
       details: { errno: 2, errno_name: 'ENOENT' },
     })
   })
@@ -548,33 +548,6 @@ describe('requests', () => {
     await expect(late).rejects.toThrow('did not answer within 1 ms')
     agent.send(agentFrames.reply(channel))
     await roundTrip(connection, agent)
-  })
-
-  it('read and write large files in pieces', async () => {
-    const { connection, agent } = await connect()
-    const reading = connection.readFile('/f', 10, 100_000)
-    for (const [offset, most, length] of [
-      [10, 60_000, 60_000],
-      [60_010, 40_000, 7],
-    ] as const) {
-      const { channel, payload } = await agent.next()
-      expect(payload.readUInt32LE(7)).toBe(offset)
-      expect(payload.readUInt32LE(15)).toBe(most)
-      agent.send(agentFrames.reply(channel, 0, (w) => w.bytes(Buffer.alloc(length, 'y'))))
-    }
-    expect((await reading).length).toBe(60_007)
-    const writing = connection.writeFile('/f', Buffer.alloc((1 << 20) + 1), { mode: 0o644, offset: 5, truncate: true, parents: true })
-    const seen = []
-    for (let i = 0; i < 2; i++) {
-      const { channel, payload } = await agent.next()
-      seen.push({ flags: payload[11], offset: payload.readUInt32LE(12), bytes: payload.readUInt32LE(20) })
-      agent.send(agentFrames.reply(channel))
-    }
-    await writing
-    expect(seen).toEqual([
-      { flags: 3, offset: 5, bytes: 1 << 20 },
-      { flags: 0, offset: 5 + (1 << 20), bytes: 1 },
-    ])
   })
 })
 

@@ -3,20 +3,9 @@ import { MagsError } from '@mags/protocol'
 import type { AgentChannel, AgentWire } from './agent-channel.ts'
 import { ChannelDial } from './agent-dial.ts'
 import { ChannelExec } from './agent-exec.ts'
-import { listFiles, makeDirectory, readFilePieces, removeFile, statFile, writeFilePieces } from './agent-files.ts'
 import { AgentProtocolError } from './agent-protocol-error.ts'
 import { AgentRequests } from './agent-requests.ts'
-import type {
-  AgentConnection,
-  AgentExec,
-  AgentExecRequest,
-  AgentFileEntry,
-  AgentFileRequest,
-  AgentIdentity,
-  AgentLiveChannel,
-  AgentOutput,
-  AgentStats,
-} from './connection.ts'
+import type { AgentConnection, AgentExec, AgentExecRequest, AgentFileRequest, AgentIdentity, AgentLiveChannel, AgentOutput, AgentStats } from './connection.ts'
 import { channelMax, decodeAck, decodeEof, decodeExit, decodeOpened, decodeStats, type Hello, type HelloChannel } from './decode-frames.ts'
 import { clampWindow, encodeClose, encodeExec, encodeFile } from './encode-frames.ts'
 import { uuidBytes, writeIdentity } from './encode-identity.ts'
@@ -25,6 +14,9 @@ import { FrameReader } from './frame-reader.ts'
 import { FrameSender } from './frame-sender.ts'
 import type { PayloadReader } from './payload-reader.ts'
 import type { ReceivedStream } from './received-stream.ts'
+
+/** Freezing writes all out that is in the machine's memory. The process that does it can be stopped by the machine's root. */
+const diskTimeoutMs = 180_000
 
 /** Longest stretch of parsing before the event loop gets a turn, and how often the clock is read. */
 const stretchMs = 2
@@ -176,39 +168,15 @@ export class StreamAgentConnection implements AgentConnection {
   }
 
   freezeDisk(): Promise<void> {
-    return this.#requests.call({ op: requestOp.freeze, what: 'freeze the disk', decode: nothing })
+    return this.#requests.call({ op: requestOp.freeze, what: 'freeze the disk', decode: nothing, timeoutMs: diskTimeoutMs })
   }
 
   thawDisk(): Promise<void> {
-    return this.#requests.call({ op: requestOp.thaw, what: 'thaw the disk', decode: nothing })
+    return this.#requests.call({ op: requestOp.thaw, what: 'thaw the disk', decode: nothing, timeoutMs: diskTimeoutMs })
   }
 
   stats(): Promise<AgentStats> {
     return this.#requests.call({ op: requestOp.stats, what: 'read the statistics', decode: decodeStats })
-  }
-
-  stat(path: string): Promise<AgentFileEntry> {
-    return statFile(this.#requests, path)
-  }
-
-  list(path: string, skip: number, most: number): Promise<{ entries: AgentFileEntry[]; more: boolean }> {
-    return listFiles(this.#requests, path, skip, most)
-  }
-
-  readFile(path: string, offset: number, most: number): Promise<Buffer> {
-    return readFilePieces(this.#requests, path, offset, most)
-  }
-
-  writeFile(path: string, bytes: Uint8Array, options: { mode: number; offset: number; truncate: boolean; parents: boolean }): Promise<void> {
-    return writeFilePieces(this.#requests, path, bytes, options)
-  }
-
-  remove(path: string, options: { recursive: boolean }): Promise<void> {
-    return removeFile(this.#requests, path, options.recursive)
-  }
-
-  makeDirectory(path: string, options: { mode: number; parents: boolean }): Promise<void> {
-    return makeDirectory(this.#requests, path, options.mode, options.parents)
   }
 
   close() {

@@ -132,12 +132,6 @@ export interface AgentConnection {
   stats(): Promise<AgentStats>
   /** @throws MagsError 'bad_request' for a path with a NUL. */
   file(request: AgentFileRequest, output: AgentOutput): AgentExec
-  stat(path: string): Promise<AgentFileEntry>
-  list(path: string, skip: number, most: number): Promise<{ entries: AgentFileEntry[]; more: boolean }>
-  readFile(path: string, offset: number, most: number): Promise<Buffer>
-  writeFile(path: string, bytes: Uint8Array, options: { mode: number; offset: number; truncate: boolean; parents: boolean }): Promise<void>
-  remove(path: string, options: { recursive: boolean }): Promise<void>
-  makeDirectory(path: string, options: { mode: number; parents: boolean }): Promise<void>
   /** Settles when the stream ended or was refused: undefined for our own `close`, otherwise why. */
   readonly closed: Promise<Error | undefined>
   /** Drops the connection; programs in the sandbox live on. */

@@ -51,15 +51,15 @@ export function decodeHello(payload: Buffer): Hello {
     reader.u8()
     reader.i32()
     const pid = reader.u32()
-    channels.push({ channel, kind, exited, pid, received: reader.u64(), stdout: helloStream(reader), stderr: helloStream(reader) })
+    channels.push({ channel, kind, exited, pid, received: reader.count(), stdout: helloStream(reader), stderr: helloStream(reader) })
   }
   reader.end()
   return { version, nonce, mode, channels }
 }
 
 function helloStream(reader: PayloadReader): HelloStream {
-  const sent = reader.u64()
-  const acked = reader.u64()
+  const sent = reader.count()
+  const acked = reader.count()
   if (acked > sent || sent - acked > windowMax) throw new AgentProtocolError(`${acked} of ${sent} bytes acknowledged`)
   return { sent, acked, eof: flag(reader.u8()) }
 }
@@ -68,9 +68,9 @@ export function decodeExit(payload: Buffer): AgentExit {
   const reader = new PayloadReader(payload)
   const kind = choice(reader.u8(), ['exited', 'signalled', 'not-started'] as const)
   const code = reader.i32()
-  const userCpuMs = reader.u64() / 1000
-  const systemCpuMs = reader.u64() / 1000
-  const maxRssKb = reader.u64()
+  const userCpuMs = reader.count() / 1000
+  const systemCpuMs = reader.count() / 1000
+  const maxRssKb = reader.count()
   const message = reader.string()
   reader.end()
   return { kind, code, userCpuMs, systemCpuMs, maxRssKb, message }
@@ -85,14 +85,14 @@ export function decodeOpened(payload: Buffer): number {
 
 export function decodeAck(payload: Buffer): number {
   const reader = new PayloadReader(payload)
-  const taken = reader.u64()
+  const taken = reader.count()
   reader.end()
   return taken
 }
 
 export function decodeEof(payload: Buffer): { total: number; dropped: number } {
   const reader = new PayloadReader(payload)
-  const eof = { total: reader.u64(), dropped: reader.u64() }
+  const eof = { total: reader.count(), dropped: reader.count() }
   reader.end()
   return eof
 }
@@ -107,10 +107,10 @@ export function decodeReply(payload: Buffer): { errno: number; result: PayloadRe
 
 export function decodeStats(reader: PayloadReader): AgentStats {
   return {
-    memoryTotalBytes: reader.u64(),
-    memoryAvailableBytes: reader.u64(),
-    diskTotalBytes: reader.u64(),
-    diskAvailableBytes: reader.u64(),
+    memoryTotalBytes: reader.count(),
+    memoryAvailableBytes: reader.count(),
+    diskTotalBytes: reader.count(),
+    diskAvailableBytes: reader.count(),
     processes: reader.u32(),
   }
 }
@@ -129,22 +129,7 @@ export function decodeEntry(reader: PayloadReader): AgentFileEntry {
   const name = reader.string()
   const type = entryTypes[String.fromCharCode(reader.u8())]
   if (type === undefined) throw new AgentProtocolError('a file of an unknown type')
-  return { name, type, mode: reader.u32(), size: reader.u64(), mtimeNs: reader.i64() }
-}
-
-/** Names in a listing are single components: a slash or a dot entry would lead a careless reader elsewhere. */
-export function decodeEntries(reader: PayloadReader, most: number): { entries: AgentFileEntry[]; more: boolean } {
-  const more = flag(reader.u8())
-  const count = reader.u32()
-  if (count > most) throw new AgentProtocolError(`${count} entries, ${most} were asked for`)
-  const entries: AgentFileEntry[] = []
-  for (let i = 0; i < count; i++) {
-    const entry = decodeEntry(reader)
-    if (entry.name === '' || entry.name === '.' || entry.name === '..' || entry.name.includes('/'))
-      throw new AgentProtocolError('a listing with a name that is a path')
-    entries.push(entry)
-  }
-  return { entries, more }
+  return { name, type, mode: reader.u32(), size: reader.count(), mtimeNs: reader.i64() }
 }
 
 function flag(value: number): boolean {

@@ -19,8 +19,6 @@ export const windowDefault = 256 << 10
 /** Stream 0 has a window of its own that nobody chooses. */
 export const stdinWindow = 256 << 10
 
-export const readLimit = 60_000
-
 export const frameType = {
   hello: 1,
   exec: 2,
@@ -47,12 +45,6 @@ export const requestOp = {
   freeze: 5,
   thaw: 6,
   stats: 7,
-  stat: 8,
-  list: 9,
-  read: 10,
-  write: 11,
-  remove: 12,
-  makeDirectory: 13,
 } as const
 export type RequestOp = (typeof requestOp)[keyof typeof requestOp]
 

@@ -1,11 +1,13 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { decodeAck, decodeEntries, decodeEntry, decodeEof, decodeExit, decodeHello, decodeOpened, decodeReply, decodeStats } from './decode-frames.ts'
+import type { AgentFileEntry } from './connection.ts'
+import { decodeAck, decodeEntry, decodeEof, decodeExit, decodeHello, decodeOpened, decodeReply, decodeStats } from './decode-frames.ts'
 import * as encode from './encode-frames.ts'
 import { uuidBytes, writeIdentity } from './encode-identity.ts'
 import { marker, requestOp, sentPayloadLimit } from './frame-constants.ts'
 import { FrameReader } from './frame-reader.ts'
+import { PayloadReader } from './payload-reader.ts'
 
 /** Both implementations of docs/agent-protocol.md read the same vectors. */
 const file = join(import.meta.dirname, '../../../../native/vectors/frames.txt')
@@ -36,6 +38,11 @@ const sent: Record<string, () => Buffer> = {
       script: Buffer.from('#!/bin/sh\necho \x00\xff\n', 'latin1'),
     }),
   'host.dial': () => encode.encodeDial(9, 8080, 65_536),
+  'host.file-stat': () => encode.encodeFile(14, { op: 'stat', path: '/etc/hosts' }),
+  'host.file-list': () => encode.encodeFile(15, { op: 'list', path: '/etc', most: 10_000 }),
+  'host.file-write': () => encode.encodeFile(16, { op: 'write', path: '/a/b', mode: 0o640, windowBytes: 4096 }),
+  'host.file-write-keep': () => encode.encodeFile(17, { op: 'write', path: '/a/b' }),
+  'host.file-remove': () => encode.encodeFile(4_000_000_000, { op: 'remove', path: '/a', recursive: true }),
   'host.file': () => encode.encodeFile(14, { op: 'read', path: '/data/é', offset: 1_099_511_627_776, most: 60_000 }),
   'host.data': () => Buffer.concat([encode.encodeDataHead(7, 4_294_967_296, 8), Buffer.from('68656c6c6f0a00ff', 'hex')]),
   'host.data-empty': () => encode.encodeDataHead(7, 0, 0),
@@ -66,20 +73,6 @@ const sent: Record<string, () => Buffer> = {
   'host.freeze': () => encode.encodeRequest(6, requestOp.freeze, () => undefined),
   'host.thaw': () => encode.encodeRequest(7, requestOp.thaw, () => undefined),
   'host.stats': () => encode.encodeRequest(8, requestOp.stats, () => undefined),
-  'host.stat': () => encode.encodeRequest(9, requestOp.stat, (w) => w.string('/etc/hosts')),
-  'host.list': () => encode.encodeRequest(10, requestOp.list, (w) => w.string('/etc').u32(3).u32(100)),
-  'host.read': () => encode.encodeRequest(11, requestOp.read, (w) => w.string('/data/é').u64(1_099_511_627_776).u32(60_000)),
-  'host.write': () =>
-    encode.encodeRequest(12, requestOp.write, (w) =>
-      w
-        .string('/a/b')
-        .u32(384)
-        .u8(3)
-        .u64(5)
-        .blob(Buffer.from([0, 1, 2, 3])),
-    ),
-  'host.remove': () => encode.encodeRequest(13, requestOp.remove, (w) => w.string('/a').u8(1)),
-  'host.mkdir': () => encode.encodeRequest(4_000_000_000, requestOp.makeDirectory, (w) => w.string('/a/b/c').u32(448).u8(1)),
 }
 
 function reply<T>(decode: (result: ReturnType<typeof decodeReply>['result']) => T) {
@@ -90,6 +83,13 @@ function reply<T>(decode: (result: ReturnType<typeof decodeReply>['result']) => 
     result.end()
     return value
   }
+}
+
+function entries(bytes: Buffer): AgentFileEntry[] {
+  const reader = new PayloadReader(bytes)
+  const found: AgentFileEntry[] = []
+  while (reader.left > 0) found.push(decodeEntry(reader))
+  return found
 }
 
 const received: Record<string, [(payload: Buffer) => unknown, unknown]> = {
@@ -145,6 +145,17 @@ const received: Record<string, [(payload: Buffer) => unknown, unknown]> = {
   'agent.opened-dial': [decodeOpened, 0],
   'agent.data-stdout': [(payload) => [payload.readBigUInt64LE(0), payload.subarray(8).toString()], [0n, 'hi\n']],
   'agent.data-stderr': [(payload) => [payload.readBigUInt64LE(0), payload.subarray(8).toString('hex')], [4_294_967_296n, 'ff']],
+  'agent.data-file-stat': [(payload) => entries(payload.subarray(8)), [{ name: 'hosts', type: 'file', mode: 420, size: 221, mtimeNs: 1763795000123456789n }]],
+  'agent.data-file-list': [
+    (payload) => [payload[8], entries(payload.subarray(9))],
+    [
+      1,
+      [
+        { name: 'mtab', type: 'symlink', mode: 511, size: 19, mtimeNs: 0n },
+        { name: 'ssl', type: 'directory', mode: 493, size: 4096, mtimeNs: -1n },
+      ],
+    ],
+  ],
   'agent.eof': [decodeEof, { total: 3, dropped: 1_000_000 }],
   'agent.ack': [decodeAck, 4_294_967_304],
   'agent.exit': [decodeExit, { kind: 'exited', code: 3, userCpuMs: 1.5, systemCpuMs: 2.5, maxRssKb: 1824, message: '' }],
@@ -165,18 +176,6 @@ const received: Record<string, [(payload: Buffer) => unknown, unknown]> = {
       processes: 12,
     },
   ],
-  'agent.reply-stat': [reply(decodeEntry), { name: 'hosts', type: 'file', mode: 420, size: 221, mtimeNs: 1763795000123456789n }],
-  'agent.reply-list': [
-    reply((result) => decodeEntries(result, 100)),
-    {
-      more: true,
-      entries: [
-        { name: 'ssl', type: 'directory', mode: 493, size: 4096, mtimeNs: -1n },
-        { name: 'mtab', type: 'symlink', mode: 511, size: 19, mtimeNs: 0n },
-      ],
-    },
-  ],
-  'agent.reply-read': [reply((result) => result.rest().toString('hex')), '00ff41'],
 }
 
 describe('vectors of the agent protocol', () => {

@@ -20,9 +20,15 @@ const codes: Readonly<Record<string, ErrorCode>> = {
   EOPNOTSUPP: 'not_available',
 }
 
+/** What file systems say that Node has no name for. */
+const others: ReadonlyMap<number, readonly [name: string, words: string]> = new Map([
+  [74, ['EBADMSG', 'the file system is damaged']],
+  [117, ['EUCLEAN', 'the file system is damaged']],
+])
+
 /** `no such file or directory (ENOENT)`. Both ends are Linux, so the numbers agree. */
 export function errnoMessage(errno: number): string {
-  const [name, words] = getSystemErrorMap().get(-errno) ?? [`errno ${errno}`, 'failed']
+  const [name, words] = getSystemErrorMap().get(-errno) ?? others.get(errno) ?? [`errno ${errno}`, 'failed']
   return `${words} (${name})`
 }
 

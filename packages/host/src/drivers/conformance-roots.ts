@@ -3,7 +3,7 @@ import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { LayerSession } from '../layers/layer-session.ts'
-import { finish, sh } from './conformance-run.ts'
+import { filesOf, finish, sh } from './conformance-run.ts'
 import type { ConformanceOptions, ConformanceSetup } from './conformance-setup.ts'
 import type { Sandbox, SandboxRoot } from './driver.ts'
 import { hostnameOf } from './sandbox-id.ts'
@@ -170,7 +170,7 @@ export function describeRootConformance(name: string, setUp: () => Promise<Confo
       })
       try {
         const text = randomBytes(300_000).toString('hex')
-        await sandbox.agent.writeFile('/root/halted', Buffer.from(text), { mode: 0o640, offset: 0, truncate: true, parents: false })
+        await filesOf(sandbox).put('/root/halted', text)
         const exec = sandbox.agent.exec(sh('while :; do echo more >>/root/growing; done'), () => undefined)
         const lost = expect(exec.exit).rejects.toThrow()
         await untilThere(sandbox, '/root/growing')
@@ -200,7 +200,7 @@ export function describeRootConformance(name: string, setUp: () => Promise<Confo
         for (let again = 0; again < 3; again++) expect((await readLayerFile(session, 'root/counted')).length).toBe(held)
         session.close()
         await sandbox.resume()
-        while ((await sandbox.agent.stat('/root/counted')).size <= held) await sandbox.agent.ping()
+        while ((await filesOf(sandbox).stat('/root/counted')).sizeBytes <= held) await sandbox.agent.ping()
         exec.close()
       } finally {
         await sandbox.destroy()
@@ -251,10 +251,12 @@ export function describeRootConformance(name: string, setUp: () => Promise<Confo
 /** Looks until a program has made a file; each look is a round trip. */
 async function untilThere(sandbox: Sandbox, path: string) {
   const there = () =>
-    sandbox.agent.stat(path).then(
-      () => true,
-      () => false,
-    )
+    filesOf(sandbox)
+      .stat(path)
+      .then(
+        () => true,
+        () => false,
+      )
   while (!(await there())) await sandbox.agent.ping()
 }
 

@@ -1,6 +1,9 @@
 import { createHash } from 'node:crypto'
+import { Readable } from 'node:stream'
+import { buffer } from 'node:stream/consumers'
 import { expect } from 'vitest'
 import type { AgentExecRequest, AgentExit, AgentOutput } from '../agent/connection.ts'
+import { AgentSandboxFiles } from '../sandboxes/sandbox-files.ts'
 import type { Sandbox } from './driver.ts'
 
 /** What programs of the suite find. */
@@ -37,6 +40,18 @@ export async function finish(sandbox: Sandbox, request: AgentExecRequest, stdin?
     return { exit, stdoutBytes, stdout: stdoutBytes.toString(), stderr: Buffer.concat(pieces.stderr).toString() }
   } finally {
     exec.close()
+  }
+}
+
+/** The sandbox's files through its agent, with whole contents at once. */
+export function filesOf(sandbox: Sandbox) {
+  const files = new AgentSandboxFiles(sandbox.agent)
+  return {
+    stat: (path: string) => files.stat(path),
+    list: (path: string, limit: number) => files.list(path, limit),
+    remove: (path: string, options: { readonly recursive: boolean }) => files.remove(path, options),
+    get: (path: string, range?: { readonly offset: number; readonly lengthBytes: number }) => buffer(files.read(path, range)),
+    put: (path: string, content: Uint8Array | string) => files.write(path, Readable.from([Buffer.from(content as string)])),
   }
 }
 

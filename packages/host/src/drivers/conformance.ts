@@ -1,18 +1,13 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { Readable } from 'node:stream'
-import { buffer } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest'
-import { AgentSandboxFiles } from '../sandboxes/sandbox-files.ts'
 import { conformanceScript, conformancePrograms as programs } from './conformance-programs.ts'
 import { describeRestartConformance } from './conformance-restart.ts'
-import { digest, environment, finish, sh, transcript } from './conformance-run.ts'
+import { digest, environment, filesOf, finish, sh, transcript } from './conformance-run.ts'
 import type { ConformanceOptions, ConformanceSetup } from './conformance-setup.ts'
 import type { Sandbox } from './driver.ts'
 import { hostnameOf } from './sandbox-id.ts'
 
 export type { ConformanceOptions, ConformanceSetup } from './conformance-setup.ts'
-
-const write = { mode: 0o640, offset: 0, truncate: true, parents: false }
 
 /**
  * What every driver promises, as tests. Two groups, each with a set-up of its own: the first shares one attached sandbox where that does no harm, the second plays
@@ -156,41 +151,40 @@ export function describeDriverConformance(name: string, setUp: () => Promise<Con
     })
 
     it('writes, reads, lists and removes files', async () => {
-      const { agent } = box
+      const files = filesOf(box)
       const bytes = randomBytes(200_000)
-      await agent.makeDirectory('/root/conform/deep', { mode: 0o755, parents: true })
-      await agent.writeFile('/root/conform/deep/file', bytes, write)
-      expect(await agent.stat('/root/conform/deep/file')).toMatchObject({ name: 'file', type: 'file', size: 200_000 })
-      expect(digest(await agent.readFile('/root/conform/deep/file', 0, 1 << 20))).toBe(digest(bytes))
-      expect((await agent.readFile('/root/conform/deep/file', 199_990, 100)).equals(bytes.subarray(199_990))).toBe(true)
-      await agent.writeFile('/root/conform/other', Buffer.from('x'), write)
-      const { entries, more } = await agent.list('/root/conform', 0, 10)
-      expect([entries.map(({ name, type }) => `${name} ${type}`).sort(), more]).toEqual([['deep directory', 'other file'], false])
-      expect((await agent.list('/root/conform', 1, 10)).entries).toHaveLength(1)
-      await expect(agent.remove('/root/conform', { recursive: false })).rejects.toMatchObject({ code: 'bad_request' })
-      await agent.remove('/root/conform', { recursive: true })
-      await expect(agent.stat('/root/conform')).rejects.toMatchObject({ code: 'not_found' })
+      await files.put('/root/conform/deep/file', bytes)
+      expect(await files.stat('/root/conform/deep/file')).toMatchObject({ name: 'file', type: 'file', sizeBytes: 200_000 })
+      expect(digest(await files.get('/root/conform/deep/file'))).toBe(digest(bytes))
+      const tail = await files.get('/root/conform/deep/file', { offset: 199_990, lengthBytes: 100 })
+      expect(tail.equals(bytes.subarray(199_990))).toBe(true)
+      await files.put('/root/conform/other', 'x')
+      const { entries, truncated } = await files.list('/root/conform', 10)
+      expect([entries.map(({ name, type }) => `${name} ${type}`), truncated]).toEqual([['deep directory', 'other file'], false])
+      expect(await files.list('/root/conform', 1)).toMatchObject({ entries: [{ name: 'deep' }], truncated: true })
+      await expect(files.remove('/root/conform', { recursive: false })).rejects.toMatchObject({ code: 'bad_request' })
+      await files.remove('/root/conform', { recursive: true })
+      await expect(files.stat('/root/conform')).rejects.toMatchObject({ code: 'not_found' })
     })
 
     it('shows programs the files written', async (context) => {
       needsKernel(context)
-      await box.agent.writeFile('/tmp/seen', Buffer.from('by cat'), write)
+      await filesOf(box).put('/tmp/seen', 'by cat')
       expect((await finish(box, { argv: ['cat', '/tmp/seen'], env: environment })).stdout).toBe('by cat')
     })
 
     it('gives its files by the rules inside, and is held up by none of them', async (context) => {
       needsKernel(context)
-      const files = new AgentSandboxFiles(box.agent)
-      const read = async (path: string) => (await buffer(files.read(path))).toString()
-      const put = (path: string, text: string) => files.write(path, Readable.from([Buffer.from(text)]))
+      const files = filesOf(box)
+      const read = async (path: string) => (await files.get(path)).toString()
       const made =
         'mkdir /root/rules && cd /root/rules && ln -s /etc/hostname absolute && ln -s ../../../../../etc/hostname up && ln -s /root/rules/real link && mkfifo fifo'
       expect((await finish(box, sh(made))).stderr).toBe('')
       const hostname = `${hostnameOf(box.id)}\n`
       expect([await read('/root/rules/absolute'), await read('/root/rules/up')]).toEqual([hostname, hostname])
-      await put('/root/rules/real', 'x')
-      await put('/root/rules/link', 'through')
-      await put('/root/rules/new/deep/file', 'deep')
+      await files.put('/root/rules/real', 'x')
+      await files.put('/root/rules/link', 'through')
+      await files.put('/root/rules/new/deep/file', 'deep')
       expect((await finish(box, sh('cat /root/rules/real /root/rules/new/deep/file; stat -c %U:%a /root/rules/new/deep/file'))).stdout).toBe(
         'throughdeeproot:644\n',
       )
@@ -204,8 +198,8 @@ export function describeDriverConformance(name: string, setUp: () => Promise<Con
     })
 
     it('keeps sandboxes apart: files, host name, identity', async () => {
-      await box.agent.writeFile('/root/mine', Buffer.from('secret'), write)
-      await expect(other.agent.stat('/root/mine')).rejects.toMatchObject({ code: 'not_found' })
+      await filesOf(box).put('/root/mine', 'secret')
+      await expect(filesOf(other).stat('/root/mine')).rejects.toMatchObject({ code: 'not_found' })
       expect((await finish(box, sh(programs.uname))).stdout).toBe(`${hostnameOf(box.id)}\n`)
       expect((await finish(other, sh(programs.uname))).stdout).toBe(`${hostnameOf(other.id)}\n`)
     })

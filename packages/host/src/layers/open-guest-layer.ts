@@ -4,7 +4,7 @@ import { StreamLayerSession } from './stream-layer-session.ts'
 
 /**
  * A session about what a guest has changed, with a worker inside it. Whatever ends all processes of the guest ends the session, too, and so does detaching its disk. A guest that
- * does not answer is waited for until `close` is called on the session, or the connection to the agent ends.
+ * does not answer is given up after minutes.
  */
 export async function openGuestLayer(agent: AgentConnection): Promise<LayerSession> {
   return StreamLayerSession.open(await agent.dialLayerWorker(), '')

@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process'
+import { createHash, randomBytes } from 'node:crypto'
 import { existsSync, statfsSync } from 'node:fs'
 import { appendFile, link, lstat, mkdir, mkdtemp, open, readFile, rename, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -7,6 +8,10 @@ import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { MounterClient } from '../mounter/mounter-client.ts'
+import { restoreTree } from '../workspaces/restore/restore-tree.ts'
+import { saveTree } from '../workspaces/save/save-tree.ts'
+import { MemoryPackStore } from '../workspaces/testing/memory-pack-store.ts'
+import { testImage } from '../workspaces/testing/save-and-restore.ts'
 import type { LayerChange, LayerContent, LayerEntry, LayerSession, LayerWrite } from './layer-session.ts'
 import { openHostLayer } from './open-host-layer.ts'
 
@@ -22,6 +27,7 @@ const onTmpfs = statfsSync(tmpdir()).type === 0x0102_1994
 if (onTmpfs) console.warn(`skipped: what a store through a mapping does to a file's times, for ${tmpdir()} is a tmpfs; set TMPDIR to a folder on a disk`)
 
 const run = promisify(execFile)
+const clock = () => BigInt(Date.now()) * 1_000_000n
 type NewEntry = Extract<LayerWrite, { kind: 'entry' }>['entry']
 
 async function collect<T>(batches: AsyncIterable<readonly T[]>): Promise<T[]> {
@@ -107,6 +113,11 @@ const everything: readonly LayerWrite[] = [
   made('z', 'file', { sizeBytes: 1 << 20 }),
   data(0, Buffer.alloc(1 << 20, 'z')),
 ]
+
+/** setxattr(2), by its number on x86-64: not every machine has setfattr(1). */
+async function setAttribute(path: string, name: string, value: string): Promise<void> {
+  await run('perl', ['-e', 'my ($path, $name, $value) = @ARGV; exit(syscall(188, $path, $name, $value, length $value, 0) != 0)', path, name, value])
+}
 
 /** The worker of native/layer, behind a real mounter's socket. */
 describe.skipIf(missing.length > 0 && !required)('the real layer worker', () => {
@@ -195,6 +206,44 @@ describe.skipIf(missing.length > 0 && !required)('the real layer worker', () => 
     expect((await lstat(at('sparse'))).blocks * 512).toBeLessThan(1 << 20)
   })
 
+  it('gives a saved tree back as it was', async () => {
+    await session.write(iterate(everything))
+    await writeFile(at('large'), randomBytes(3_000_000))
+    const packs = new MemoryPackStore()
+    const { manifest } = await saveTree({ session, packs, image: testImage, clock })
+    const other = await mkdtemp(join(home, 'layer-'))
+    await mkdir(join(other, 'u'))
+    const filled = await openHostLayer(socket, other)
+    try {
+      await restoreTree({ session: filled, manifest, packs, clock })
+      const seen = async (from: LayerSession) => {
+        const entries = await collect(from.walk())
+        const files = entries.filter(({ kind }) => kind === 'file').map(({ path }) => path)
+        const contents = await gather(from.read(files))
+        const bytes = files.map((_, index) => {
+          const hash = createHash('sha256')
+          for (const part of contents) {
+            if (part.index !== index) continue
+            if (part.kind === 'data') hash.update(part.bytes)
+            if (part.kind === 'hole') hash.update(Buffer.alloc(part.lengthBytes))
+          }
+          return hash.digest('hex')
+        })
+        return {
+          entries: entries.map(({ stamp, ...entry }) => ({
+            ...entry,
+            mtimeNs: entry.kind === 'whiteout' ? 0n : stamp.mtimeNs,
+            sizeBytes: entry.kind === 'file' ? stamp.sizeBytes : 0,
+          })),
+          bytes,
+        }
+      }
+      expect(await seen(filled)).toEqual(await seen(session))
+    } finally {
+      filled.close()
+    }
+  })
+
   it('tells only what changed', async () => {
     await mkdir(at('a/b/c'), { recursive: true })
     await mkdir(at('keep'))
@@ -274,14 +323,15 @@ describe.skipIf(missing.length > 0 && !required)('the real layer worker', () => 
   it.skipIf(onTmpfs)('changes the stamp of a file that is written through a mapping after it was read', async () => {
     const file = at('mapped')
     await writeFile(file, Buffer.alloc(4096, 'a'))
-    const program =
-      'import mmap,sys\nf=open(sys.argv[1],"r+b")\nm=mmap.mmap(f.fileno(),0)\nfor line in sys.stdin:\n  m[0:1]=line[0].encode()\n  print("ok",flush=True)\n'
-    const child = execFile('python3', ['-c', program, file])
+    // mmap(2) of one page, shared, and read(2) of one byte from a pipe straight into it, by their numbers on x86-64.
+    const program = `$| = 1; open my $f, "+<", $ARGV[0] or die; my $page = syscall(9, 0, 4096, 3, 1, fileno $f, 0); die if $page == -1;
+      while (syscall(0, 0, $page, 1) == 1) { print "ok\\n" }`
+    const child = execFile('perl', ['-e', program, file])
     const { stdin, stdout } = child
     if (!stdin || !stdout) throw new Error('no pipes')
     const answers = createInterface(stdout)[Symbol.asyncIterator]()
     const put = async (letter: string) => {
-      stdin.write(`${letter}\n`)
+      stdin.write(letter)
       expect((await answers.next()).value).toBe('ok')
     }
     const look = async () => {
@@ -335,14 +385,13 @@ describe.skipIf(missing.length > 0 && !required)('the real layer worker', () => 
 
   it('refuses entries whose content is somewhere else', async () => {
     await mkdir(at('a/moved'), { recursive: true })
-    await run('python3', ['-c', 'import os,sys; os.setxattr(sys.argv[1], "trusted.overlay.redirect", b"/x")', at('a/moved')])
+    await setAttribute(at('a/moved'), 'trusted.overlay.redirect', '/x')
     await expect(collect(session.walk())).rejects.toMatchObject({ code: 'workspace_not_savable', details: { errno_name: 'ENOTSUP', path: 'a/moved' } })
   })
 
   it('keeps the kernel’s own notes to itself', async () => {
     await writeFile(at('file'), '')
-    const program = 'import os,sys\nfor n in ["trusted.overlay.origin","trusted.overlay.impure","trusted.other","user.mine"]: os.setxattr(sys.argv[1], n, b"y")'
-    await run('python3', ['-c', program, at('file')])
+    for (const name of ['trusted.overlay.origin', 'trusted.overlay.impure', 'trusted.other', 'user.mine']) await setAttribute(at('file'), name, 'y')
     const [, file] = await collect(session.walk())
     expect(file?.attributes.map(({ name }) => name)).toEqual(['user.mine'])
   })
@@ -377,6 +426,25 @@ describe.skipIf(missing.length > 0 && !required)('the real layer worker', () => 
     }
   })
 
+  it('unmounts what a worker that nobody wants any more is still busy with', async () => {
+    const image = join(home, 'busy.img')
+    await writeFile(image, '')
+    await truncate(image, 128 << 20)
+    await run('mkfs.ext4', ['-q', '-F', image])
+    const disk = await mkdtemp(join(home, 'disk-'))
+    await mounter.mountImage(image, disk)
+    await mounter.resetUpper(disk)
+    const busy = await openHostLayer(socket, disk)
+    const pieces = Array.from({ length: 256 }, (_, index) => data(index << 18, Buffer.alloc(1 << 18, index)))
+    await busy.write(iterate([made('', 'directory'), made('large', 'file', { sizeBytes: 64 << 20 }), ...pieces]))
+    // Before it sends any of that it writes all of it out, and while it does it cannot be ended.
+    const reading = gather(busy.read([bytesOf('large')])).catch(() => undefined)
+    await mounter.run(['/bin/true'], { logFile: join(home, 'true.log'), timeoutMs: 10_000 })
+    busy.close()
+    await reading
+    await mounter.unmount(disk)
+  })
+
   it('serves many at once', async () => {
     await writeFile(at('file'), 'text')
     const sessions = await Promise.all(
@@ -396,7 +464,7 @@ describe.skipIf(missing.length > 0 && !required)('the real layer worker', () => 
     await session.write(iterate([made('', 'directory'), ...names.map((_, index) => made(names.slice(0, index + 1).join('/'), 'directory'))]))
     expect((await collect(session.walk())).length).toBe(2048)
     expect(await collect(session.changes())).toBeInstanceOf(Array)
-    await run('python3', ['-c', 'import os,sys\nos.chdir(sys.argv[1])\nfor i in range(2047): os.chdir("d")\nos.mkdir("ab"); os.mkdir("ab/c")', join(dir, 'u')])
+    await run('perl', ['-e', 'chdir $ARGV[0] or die; for (1 .. 2047) { chdir "d" or die } mkdir "ab" or die; mkdir "ab/c" or die', join(dir, 'u')])
     await expect(collect(session.walk())).rejects.toMatchObject({ code: 'workspace_not_savable', details: { errno_name: 'ENAMETOOLONG' } })
   })
 

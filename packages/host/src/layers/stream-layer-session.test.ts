@@ -67,6 +67,15 @@ async function scripted(...said: readonly Buffer[]): Promise<StreamLayerSession>
   return StreamLayerSession.open(ours, '')
 }
 
+/** A worker that says this, and then nothing. */
+function mute(...said: readonly Buffer[]): Duplex {
+  const [ours, theirs] = duplexPair()
+  theirs.on('error', () => undefined)
+  theirs.resume()
+  theirs.write(Buffer.concat(said))
+  return ours
+}
+
 async function collect<T>(batches: AsyncIterable<readonly T[]>): Promise<T[]> {
   const all: T[] = []
   for await (const batch of batches) all.push(...batch)
@@ -97,6 +106,23 @@ describe('a layer session', () => {
     await expect(collect(session.walk())).rejects.toMatchObject(refused)
     await expect(collect(session.walk())).rejects.toMatchObject(refused)
     await expect(session.write((async function* () {})())).rejects.toMatchObject(refused)
+  })
+
+  it('gives up a worker that owes an answer and says nothing, but not one that writes', async () => {
+    const silent = { code: 'sandbox_failed', message: 'the layer worker has said nothing for 0.05 s' }
+    await expect(StreamLayerSession.open(mute(), '', 50)).rejects.toMatchObject(silent)
+    for (const ask of [(session: StreamLayerSession) => collect(session.walk()), (session: StreamLayerSession) => gather(session.read([Buffer.from('a')]))]) {
+      const session = await StreamLayerSession.open(mute(ready), '', 50)
+      await expect(ask(session)).rejects.toMatchObject(silent)
+      await expect(ask(session)).rejects.toMatchObject(silent)
+    }
+    const [ours, theirs] = duplexPair()
+    theirs.resume()
+    theirs.write(ready)
+    const session = await StreamLayerSession.open(ours, '', 50)
+    setTimeout(() => theirs.write(done), 200)
+    await session.write((async function* () {})())
+    session.close()
   })
 
   const entryCases: Record<string, readonly Buffer[]> = {

@@ -9,6 +9,9 @@ import { TreeOrder } from './layer-path.ts'
 import { LayerProtocolError } from './layer-protocol-error.ts'
 import type { LayerChange, LayerContent, LayerEntry, LayerSession, LayerWrite } from './layer-session.ts'
 
+/** A worker looks at 2,000,000 entries or writes gigabytes of dirty pages out without a word, but not for that long; a guest's root can stop one for ever. */
+const silenceLimitMs = 180_000
+
 /**
  * The host's end of docs/layer-protocol.md over one byte stream. Everything that comes is hostile input. Memory is bounded by the stream's buffers and a frame: who does not take
  * the next batch holds the worker back.
@@ -22,10 +25,12 @@ export class StreamLayerSession implements LayerSession {
   readonly #sink: LayerFrameSink
   #state: 'idle' | 'busy' | 'closed' = 'busy'
   #failure: Error | undefined
+  readonly #silenceMs: number
   #walked = false
 
-  private constructor(stream: Duplex) {
+  private constructor(stream: Duplex, silenceMs: number) {
     this.#stream = stream
+    this.#silenceMs = silenceMs
     // Reading and writing tell of it, too; without a listener it would end the process.
     stream.on('error', (error) => this.#end(brokenStream(error)))
     stream.on('close', () => this.#end(new MagsError('sandbox_failed', 'the connection to the layer worker is gone')))
@@ -33,12 +38,12 @@ export class StreamLayerSession implements LayerSession {
     this.#sink = new LayerFrameSink(stream)
   }
 
-  /** Takes the stream over. `folder` is the absolute path of what holds `u`, or empty when the worker knows. */
-  static async open(stream: Duplex, folder: string): Promise<StreamLayerSession> {
-    const session = new StreamLayerSession(stream)
+  /** Takes the stream over. `folder` is the absolute path of what holds `u`, or empty when the worker knows. A worker that owes an answer and says nothing for `silenceMs` is given up. */
+  static async open(stream: Duplex, folder: string, silenceMs = silenceLimitMs): Promise<StreamLayerSession> {
+    const session = new StreamLayerSession(stream, silenceMs)
     try {
       await session.#send(encodeOpen(folder))
-      const { type, payload } = await session.#next()
+      const { type, payload } = await session.#nextInTime()
       if (type !== tell.ready) throw session.#unexpected(type, payload)
       const version = decodeReady(payload)
       if (version !== layerVersion) throw new LayerProtocolError(`version ${version}; this side speaks ${layerVersion}`)
@@ -83,7 +88,7 @@ export class StreamLayerSession implements LayerSession {
       const sending = this.#sendPaths(paths)
       sending.catch((error: unknown) => this.#end(error))
       for (;;) {
-        const { type, payload } = this.#source.tryNext() ?? (await this.#next())
+        const { type, payload } = this.#source.tryNext() ?? (await this.#nextInTime())
         if (type === tell.data) yield order.data(payload)
         else if (type === tell.hole) yield order.hole(payload)
         else if (type === tell.end) yield order.end(payload)
@@ -130,7 +135,7 @@ export class StreamLayerSession implements LayerSession {
     try {
       await this.#send(encodeBare(question))
       for (;;) {
-        const frame = this.#source.tryNext() ?? (await this.#next())
+        const frame = this.#source.tryNext() ?? (await this.#nextInTime())
         if (frame.type === tell.done && frame.payload.length === 0) break
         if (frame.type !== type) throw this.#unexpected(frame.type, frame.payload)
         if (frame.payload.length === 0) throw new LayerProtocolError('a batch of nothing')
@@ -171,6 +176,17 @@ export class StreamLayerSession implements LayerSession {
   async #send(bytes: Buffer) {
     await this.#sink.add(bytes)
     await this.#sink.flush()
+  }
+
+  /** Not for `write`, whose one answer comes when all is written. */
+  async #nextInTime(): Promise<LayerFrame> {
+    const silent = new MagsError('sandbox_failed', `the layer worker has said nothing for ${this.#silenceMs / 1000} s`)
+    const timer = setTimeout(() => this.#end(silent), this.#silenceMs)
+    try {
+      return await this.#next()
+    } finally {
+      clearTimeout(timer)
+    }
   }
 
   async #next(): Promise<LayerFrame> {

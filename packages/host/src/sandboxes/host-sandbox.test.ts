@@ -1,7 +1,7 @@
 import { MagsError, type ScriptSpec } from '@mags/protocol'
 import { describe, expect, it } from 'vitest'
 import { FakeDriver } from '../drivers/fake/fake-driver.ts'
-import type { FakePrograms } from '../drivers/fake/fake-machine.ts'
+import type { FakeProgram, FakePrograms } from '../drivers/fake/fake-machine.ts'
 import { cat, neverEnd } from '../drivers/fake/fake-programs.ts'
 import { HostSandbox } from './host-sandbox.ts'
 
@@ -59,6 +59,42 @@ describe('a sandbox that runs a job', () => {
       })
       expect([exit.exitCode, said]).toEqual([0, 'some text'])
     }
+  })
+
+  const talks: FakeProgram = async (process) => {
+    await process.write('stdout', Buffer.from('word'))
+    return { signal: await process.nextSignal() }
+  }
+
+  it('ends a program whose output nobody takes, and tells why', async () => {
+    await using job = await start({}, { talks })
+    const broken = async () => {
+      throw new Error('the client does not read')
+    }
+    await expect(job.running.exec({ command: ['talks'], timeoutMs: 10_000 }, broken)).rejects.toThrow('the client does not read')
+  })
+
+  it('goes on with a script that is still there after a restart, and calls none good that it knows nothing of', async () => {
+    const driver = new FakeDriver({ programs: { waits: neverEnd } })
+    const sink = async () => undefined
+    const restarted = async (script?: string) => {
+      const sandbox = await driver.create(shape)
+      const around = { workspace: undefined, end: () => sandbox.destroy() }
+      await sandbox.attach(shape)
+      await sandbox.keep(true)
+      if (script !== undefined) await HostSandbox.start(sandbox, { script, environment: {} }, sink, { ...around, attachMs: () => 0 })
+      await sandbox.detach()
+      const again = await driver.adopt(sandbox.id)
+      if (again === undefined) throw new Error('the kept sandbox was not adopted')
+      return HostSandbox.resume(again, { stdout: 0, stderr: 0 }, sink, { ...around, end: () => again.destroy() })
+    }
+    const running = await restarted('waits')
+    await running.signal(15)
+    expect(await running.exited).toMatchObject({ kind: 'signalled', exitCode: 143 })
+    await running.destroy()
+    const never = await restarted()
+    expect(await never.exited).toMatchObject({ kind: 'unknown', reason: expect.stringContaining('not known') as string })
+    await never.destroy()
   })
 
   it('ends a program whose input fails, and tells why', async () => {

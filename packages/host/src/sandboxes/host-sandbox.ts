@@ -52,7 +52,7 @@ export class HostSandbox implements RunningSandbox {
     this.attachMs = attachMs
     this.files = new AgentSandboxFiles(sandbox.agent)
     this.gone = sandbox.died.then(() => undefined)
-    this.exited = script === undefined ? Promise.resolve(endedUnseen) : this.#explain(script.exit)
+    this.exited = script === undefined ? Promise.resolve(unseen) : this.#explain(script.exit)
   }
 
   /** Hands the script to an attached sandbox, after its files. */
@@ -85,6 +85,7 @@ export class HostSandbox implements RunningSandbox {
 
   async exec(request: ExecRequest, onOutput: ExecOutput, abort?: AbortSignal): Promise<ScriptExit & { timedOut: boolean }> {
     abort?.throwIfAborted()
+    let failure: { readonly error: unknown } | undefined
     const program = this.#sandbox.agent.exec(
       {
         argv: request.command,
@@ -93,12 +94,17 @@ export class HostSandbox implements RunningSandbox {
         stdin: request.stdin !== undefined,
       },
       async (stream, _offset, bytes) => {
-        await onOutput(stream, bytes)
+        try {
+          await onOutput(stream, bytes)
+        } catch (error) {
+          // Ends the program, and the promise of its exit.
+          failure ??= { error }
+          throw error
+        }
         return undefined
       },
     )
     let timedOut = false
-    let inputFailure: { readonly error: unknown } | undefined
     const kill = () => program.signal(constants.signals.SIGKILL)
     const timer = setTimeout(() => {
       timedOut = true
@@ -108,13 +114,14 @@ export class HostSandbox implements RunningSandbox {
     if (request.stdin !== undefined) {
       sendInput(program, request.stdin).catch((error: unknown) => {
         // A program that ends without reading its input is no error; one that is to read what cannot be had would wait for ever.
-        inputFailure = { error }
+        failure ??= { error }
         kill()
       })
     }
     try {
+      await program.exit.catch(() => undefined)
+      if (failure) throw failure.error
       const exit = await this.#explain(program.exit)
-      if (inputFailure) throw inputFailure.error
       if (exit.kind === 'sandbox-lost') throw new MagsError('sandbox_failed', `the sandbox ended while the command ran: ${exit.reason ?? 'no reason known'}`)
       return { ...exit, timedOut }
     } finally {
@@ -127,6 +134,10 @@ export class HostSandbox implements RunningSandbox {
   async saveWorkspace(options: { readonly final: boolean }): Promise<WorkspaceSaved> {
     if (this.#workspace === undefined) throw new MagsError('bad_request', 'this job has no workspace')
     return await this.#workspace.save(options)
+  }
+
+  async keepsUnsaved() {
+    return this.#workspace?.keepsUnsaved ?? false
   }
 
   async destroy() {
@@ -152,7 +163,12 @@ export class HostSandbox implements RunningSandbox {
   }
 }
 
-const endedUnseen: ScriptExit = { kind: 'exited', exitCode: 0, reason: 'the script ended while the server was restarting' }
+// The agent keeps a program's channel until the host closes it, which it does not do with a script's.
+const unseen: ScriptExit = {
+  kind: 'unknown',
+  exitCode: 0,
+  reason: 'the server ended before it had started the script, or the sandbox does not know of it any more; whether it ran is not known',
+}
 
 /** Rejects only with what `input` throws. */
 async function sendInput(program: AgentExec, input: Uint8Array | AsyncIterable<Uint8Array>): Promise<void> {

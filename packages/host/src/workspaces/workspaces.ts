@@ -124,8 +124,16 @@ export class Workspaces implements HostWorkspaces {
 
   async diff(storageId: string, options: { readonly from: number; readonly to: number; readonly content: boolean; readonly limit: number }) {
     const { repository } = this.#deps
-    const [from, to] = await Promise.all([repository.manifest(storageId, options.from), repository.manifest(storageId, options.to)])
-    return await diffTrees(from.manifest, to.manifest, repository.packs, { content: options.content, limit: options.limit })
+    const [from, to] = await Promise.all(
+      [options.from, options.to].map(async (version) => {
+        if (version === 0) return undefined
+        return (await repository.manifest(storageId, version)).manifest
+      }),
+    )
+    const image = from?.image ?? to?.image ?? { name: '', digest: '' }
+    // The image itself: nothing of it is changed.
+    const nothing = { image, sizeBytes: 0, entryCount: 0, segments: [], packs: [] }
+    return await diffTrees(from ?? nothing, to ?? nothing, repository.packs, { content: options.content, limit: options.limit })
   }
 
   async saveLeft(hold: WorkspaceHold): Promise<WorkspaceSaved | undefined> {

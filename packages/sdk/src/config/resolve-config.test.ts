@@ -41,6 +41,17 @@ describe('resolveConfig', () => {
     expect(resolveConfig({ env: { HOME: home.home, MAGS_API_URL: 'http://localhost:9999' } }).apiToken).toBe('of-the-file')
   })
 
+  it('finds the server of this machine by MAGS_PORT', async () => {
+    await using home = await homeWith(file)
+    const HOME = home.home
+    expect(resolveConfig({ env: { HOME, MAGS_PORT: '4848' } })).toMatchObject({ apiUrl: 'http://127.0.0.1:4848', apiToken: undefined, apiUrlSource: 'port' })
+    expect(resolveConfig({ env: { HOME, MAGS_PORT: '9999' } }).apiToken).toBe('of-the-file')
+    expect(resolveConfig({ env: { HOME, MAGS_PORT: '80' } }).apiUrl).toBe('http://127.0.0.1')
+    for (const MAGS_PORT of ['', '0']) expect(resolveConfig({ env: { HOME, MAGS_PORT } }).apiUrlSource).toBe('file')
+    expect(resolveConfig({ env: { HOME, MAGS_PORT: '4848', MAGS_API_URL: 'http://localhost:1' } }).apiUrlSource).toBe('environment')
+    for (const MAGS_PORT of ['x', '-1', '65536']) expect(() => resolveConfig({ env: { HOME, MAGS_PORT } })).toThrow(/MAGS_PORT must be a port number/)
+  })
+
   it('does not use a file that others can read, or that is broken, and says so', async () => {
     await using open = await homeWith(file, 0o644)
     expect(resolveConfig({ env: { HOME: open.home } })).toMatchObject({ apiToken: undefined, apiUrlSource: 'default' })

@@ -8,8 +8,8 @@ export interface ResolvedConfig {
   /** Without a slash at the end. */
   readonly apiUrl: string
   readonly apiToken: string | undefined
-  /** Where the address comes from. */
-  readonly apiUrlSource: 'option' | 'environment' | 'file' | 'default'
+  /** Where the address comes from; `port` is MAGS_PORT, with which the server of this machine listens. */
+  readonly apiUrlSource: 'option' | 'environment' | 'port' | 'file' | 'default'
   readonly configFile: string
   /** What is wrong with the configuration file, in words; it is then not used. */
   readonly warning: string | undefined
@@ -23,20 +23,31 @@ export interface ConfigOptions {
 }
 
 /**
- * Finds server and token: options, then MAGS_API_URL and MAGS_API_TOKEN (or MAGS_TOKEN), then `~/.mags/config.json`
- * (`{"api_url", "api_token"}`), then the default address. A file that other users can read is not used: its token may be known to them.
- * Throws TypeError when the address is not an http(s) URL.
+ * Finds server and token: options, then MAGS_API_URL and MAGS_API_TOKEN (or MAGS_TOKEN), then MAGS_PORT on this machine, then
+ * `~/.mags/config.json` (`{"api_url", "api_token"}`), then the default address. A file that other users can read is not used: its token
+ * may be known to them. Throws TypeError when the address is not an http(s) URL, or MAGS_PORT not a port.
  */
 export function resolveConfig(options: ConfigOptions = {}): ResolvedConfig {
   const env = options.env ?? process.env
   const configFile = join(env.HOME || homedir(), '.mags', 'config.json')
   const fromEnv = { apiUrl: env.MAGS_API_URL || undefined, apiToken: env.MAGS_API_TOKEN || env.MAGS_TOKEN || undefined }
-  const explicit = { apiUrl: options.apiUrl ?? fromEnv.apiUrl, apiToken: options.apiToken === undefined ? fromEnv.apiToken : options.apiToken }
+  const named = options.apiUrl ?? fromEnv.apiUrl
+  const local = named === undefined ? localUrl(env.MAGS_PORT) : undefined
+  const explicit = { apiUrl: named ?? local, apiToken: options.apiToken === undefined ? fromEnv.apiToken : options.apiToken }
   const complete = explicit.apiUrl !== undefined && explicit.apiToken !== undefined
   const file = complete ? {} : readConfigFile(configFile)
   // A token of the file belongs to the address of the file: it is not sent to another one.
   const fileTokenFits = explicit.apiUrl === undefined || sameAddress(explicit.apiUrl, file.apiUrl ?? defaultApiUrl)
-  const apiUrlSource = options.apiUrl !== undefined ? 'option' : fromEnv.apiUrl !== undefined ? 'environment' : file.apiUrl !== undefined ? 'file' : 'default'
+  const apiUrlSource =
+    options.apiUrl !== undefined
+      ? 'option'
+      : fromEnv.apiUrl !== undefined
+        ? 'environment'
+        : local !== undefined
+          ? 'port'
+          : file.apiUrl !== undefined
+            ? 'file'
+            : 'default'
   return {
     apiUrl: checkedUrl(explicit.apiUrl ?? file.apiUrl ?? defaultApiUrl, apiUrlSource),
     apiToken: explicit.apiToken === undefined && fileTokenFits ? file.apiToken : (explicit.apiToken ?? undefined),
@@ -44,6 +55,15 @@ export function resolveConfig(options: ConfigOptions = {}): ResolvedConfig {
     configFile,
     warning: file.warning,
   }
+}
+
+/** The server of this machine that listens on `port`; undefined where none is named (0 lets the server choose). */
+function localUrl(port: string | undefined): string | undefined {
+  if (port === undefined || port === '' || port === '0') return undefined
+  if (!/^[1-9]\d{0,4}$/.test(port) || Number(port) > 65_535) throw new TypeError(`MAGS_PORT must be a port number, 0 to 65535, not ${JSON.stringify(port)}.`)
+  const url = new URL(defaultApiUrl)
+  url.port = port
+  return url.origin
 }
 
 interface ConfigFile {

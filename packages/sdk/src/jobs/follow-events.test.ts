@@ -42,6 +42,21 @@ describe('followLogs', () => {
     expect(stub.requests[0]?.url.search).toBe('?follow=true&source=stdout')
   })
 
+  it('tells of each try that failed', async () => {
+    await using stub = await startStub((_request, response, number) => {
+      if (number < 3) response.destroy()
+      else if (number === 3) stream(response, eventText('log', row('1'), '1')).end()
+      else stream(response, end).end()
+    })
+    const told: [unknown, number][] = []
+    await Array.fromAsync(client(stub.apiUrl).followLogs('web', { onDisconnect: (error, failures) => void told.push([error, failures]) }))
+    expect(told.map(([, failures]) => failures)).toEqual([0, 1, 0])
+    expect(told.every(([error]) => error instanceof MagsConnectionError)).toBe(true)
+    const enough = () => Promise.reject(new Error('enough'))
+    await using gone = await startStub((_request, response) => response.destroy())
+    await expect(Array.fromAsync(client(gone.apiUrl).followLogs('web', { onDisconnect: enough }))).rejects.toThrow('enough')
+  })
+
   it('gives up on an answer that stays', async () => {
     await using stub = await startStub((_request, response) => sendJson(response, 404, { error: 'no such job', code: 'not_found' }))
     await expect(Array.fromAsync(client(stub.apiUrl).followLogs('web'))).rejects.toThrow(MagsApiError)

@@ -22,6 +22,8 @@ export interface FollowOptions {
   after?: string | undefined
   /** How long to try again after the connection was lost; default 60,000. */
   reconnectForMs?: number | undefined
+  /** Told of each failed try before the next: why, and how many have failed before it since the last answer. What it throws ends the following. */
+  onDisconnect?: ((error: unknown, failures: number) => void | Promise<void>) | undefined
   signal?: AbortSignal | undefined
 }
 
@@ -51,6 +53,7 @@ export async function* followEvents(requester: Requester, id: string, options: F
       failure = error
     }
     if (performance.now() - lastSignOfLifeMs > (options.reconnectForMs ?? 60_000)) throw failure
+    await options.onDisconnect?.(failure, failures)
     const asked = failure instanceof MagsApiError ? (failure.retryAfterSeconds ?? 0) * 1000 : 0
     await wait(Math.max(Math.min(asked, 30_000), backoffMs(failures)), options.signal)
     failures += 1

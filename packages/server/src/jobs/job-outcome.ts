@@ -23,7 +23,7 @@ export function judge(exit: ScriptExit, ending: Ending | undefined): Verdict {
     return { status: 'completed', exitCode: 0, error: null, ...(exit.reason === undefined ? {} : { row: exit.reason }) }
   const error = exit.reason ?? wordsFor(exit)
   const worthARow = exit.reason !== undefined || exit.kind !== 'exited'
-  return { status: 'error', exitCode: exit.exitCode, error, ...(worthARow ? { row: error } : {}) }
+  return { status: 'error', exitCode: exit.kind === 'unknown' ? null : exit.exitCode, error, ...(worthARow ? { row: error } : {}) }
 }
 
 /** The same when its workspace could not be saved: never anything but an error, so that nothing is lost in silence. */
@@ -43,5 +43,7 @@ function wordsFor(exit: ScriptExit): string {
       return 'the script could not be started'
     case 'sandbox-lost':
       return 'the sandbox was lost'
+    case 'unknown':
+      return 'how the script ended is not known'
   }
 }

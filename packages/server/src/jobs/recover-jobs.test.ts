@@ -15,18 +15,20 @@ describe('recovery', () => {
     const keep = await first.submit({ script: 'echo one\nwait', persistent: true })
     const rest = await first.submit({ script: 'echo done\nexit 2', persistent: true })
     const gone = await first.submit({ script: 'echo', persistent: true })
+    const unseen = await first.submit({ script: 'wait', persistent: true })
     const lost = await first.submit({ script: 'wait' })
     await until(async () => (await first.status(rest)).exit_code).toBe(2)
-    for (const id of [keep, gone, lost]) await until(async () => (await first.status(id)).status).toBe('running')
+    for (const id of [keep, gone, unseen, lost]) await until(async () => (await first.status(id)).status).toBe('running')
     await until(async () => (await first.rows(keep)).logs.length).toBe(1)
     const vmOf = async (id: string) => host.sandboxes.get(String((await first.status(id)).vm_id))
-    const [kept, goner] = [await vmOf(keep), await vmOf(gone)]
+    const [kept, goner, unknown] = [await vmOf(keep), await vmOf(gone), await vmOf(unseen)]
     await first.server.close()
 
     // What a crash may leave behind: half a record at the end of the log.
     appendFileSync(join(first.deps.logsDir, keep.slice(0, 2), `${keep}.log`), Buffer.from([0xa7, 0, 0, 1, 99, 0, 0, 0, 1, 2, 3]))
     void kept?.write('stdout', 'two\n')
     await goner?.destroy()
+    unknown?.end({ kind: 'unknown', exitCode: 0, reason: 'whether it ran is not known' })
     const second = undo.use(await startTestServer({ host, held: true, deps: first.deps }))
     const pending = await second.submit({ script: 'echo late' })
     await second.server.start()
@@ -36,6 +38,8 @@ describe('recovery', () => {
     expect(await second.status(lost)).toMatchObject({ status: 'error', error: 'the server stopped while this job ran' })
     expect(await second.status(gone)).toMatchObject({ status: 'error', error: 'the sandbox was gone after a restart of the server' })
     expect((await second.rows(gone, '?source=system')).logs).toMatchObject([{ level: 'error', message: 'the sandbox was gone after a restart of the server' }])
+    expect(await second.ended(unseen)).toMatchObject({ status: 'error', exit_code: null, error: 'whether it ran is not known' })
+    expect((await second.rows(unseen, '?source=system')).logs).toMatchObject([{ level: 'error', message: 'whether it ran is not known' }])
     expect(await second.status(rest)).toMatchObject({ status: 'running', exit_code: 2 })
     await until(async () => (await second.rows(keep)).logs.map(({ message }) => message)).toEqual(['one', 'two'])
     await kept?.write('stdout', 'three\n')

@@ -43,7 +43,7 @@ const later: readonly (readonly ['GET' | 'POST' | 'PUT' | 'DELETE', string, stri
 /** Finds the job a path names, for the account of the request. */
 export async function findJob(store: JobStore, accountId: string, id: string): Promise<Job> {
   const job = await store.find(accountId, id)
-  if (job === undefined) throw new MagsError('not_found', `no job ${JSON.stringify(id.slice(0, 64))}; the list command shows those there are`)
+  if (job === undefined) throw new MagsError('not_found', `no job ${JSON.stringify(id.slice(0, 64))}; 'mags list' shows those there are`)
   return job
 }
 

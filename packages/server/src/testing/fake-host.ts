@@ -215,6 +215,10 @@ export class FakeSandbox implements RunningSandbox {
     return await this.#workspaces.save(this.#spec.workspace, this.files)
   }
 
+  async keepsUnsaved(): Promise<boolean> {
+    return this.#workspaces.keepsUnsaved
+  }
+
   async destroy(): Promise<void> {
     if (this.destroyed === 0 && this.#spec.workspace) this.#workspaces.leave(this.#spec.workspace, this.files)
     this.destroyed++

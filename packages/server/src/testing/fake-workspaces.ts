@@ -33,6 +33,8 @@ export class FakeWorkspaces implements HostWorkspaces {
   readonly faults: MagsError[] = []
   /** Awaited by every save; may throw. */
   beforeSave: (storageId: string) => Promise<void> | void = () => undefined
+  /** Whether what is not saved outlives its sandbox. */
+  keepsUnsaved = true
   /** Saves that worked, and attempts of all kinds. */
   saves = 0
   attempts = 0
@@ -64,6 +66,7 @@ export class FakeWorkspaces implements HostWorkspaces {
 
   /** The sandbox is gone with changes that were not saved. */
   leave({ storageId }: WorkspaceHold, files: FakeFiles): void {
+    if (!this.keepsUnsaved) return
     const stored = this.#of(storageId)
     stored.local = same(stored.versions.at(-1)?.tree ?? new Map(), files.tree) ? undefined : new Map(files.tree)
   }
@@ -88,7 +91,7 @@ export class FakeWorkspaces implements HostWorkspaces {
 
   async diff(storageId: string, options: { from: number; to: number; content: boolean; limit: number }): Promise<WorkspaceDiff> {
     this.#check()
-    const [before, after] = [options.from, options.to].map((version) => this.#treeOf({ storageId, version }))
+    const [before, after] = [options.from, options.to].map((version) => (version === 0 ? undefined : this.#treeOf({ storageId, version })))
     const differences: WorkspaceDifference[] = []
     for (const path of [...new Set([...(before?.keys() ?? []), ...(after?.keys() ?? [])])].sort()) {
       const [old, now] = [before?.get(path), after?.get(path)]

@@ -5,7 +5,7 @@ import type { Workspace } from './workspace.ts'
 /** Finds the workspace a path names, for the account of the request. Rejects with MagsError('not_found'). */
 export async function findWorkspace(store: WorkspaceStore, accountId: string, id: string): Promise<Workspace> {
   const workspace = await store.find(accountId, id)
-  if (workspace === undefined) throw new MagsError('not_found', `no workspace '${id.slice(0, 64)}'; the list of workspaces shows those there are`)
+  if (workspace === undefined) throw new MagsError('not_found', `no workspace '${id.slice(0, 64)}'; 'mags workspace list' shows those there are`)
   return workspace
 }
 

@@ -97,7 +97,7 @@ async function create(
 }
 
 function checkBase(name: string, base: Workspace | undefined): asserts base is Workspace {
-  if (base === undefined) throw new MagsError('not_found', `base_workspace_id: no workspace '${name}'; the list of workspaces shows those there are`)
+  if (base === undefined) throw new MagsError('not_found', `base_workspace_id: no workspace '${name}'; 'mags workspace list' shows those there are`)
   if (base.version === 0)
     throw new MagsError('not_found', `base_workspace_id: workspace '${name}' was never saved; it can be a base once a job on it has ended or was synced`)
 }

@@ -248,10 +248,12 @@ export class JobWorkspace {
 
   /** `ours`: nobody has taken the workspace over. */
   async #giveUp(what: string, later: boolean, ours = true): Promise<string> {
-    this.#settled = !later
-    const words = `workspace '${this.workspaceId}' ${what}; its changes are kept on this machine${later ? ' and saved later' : ''}`
+    const kept = (await this.#running?.keepsUnsaved().catch(() => true)) ?? true
+    // Of what is lost the background notes that nothing is left to be saved.
+    this.#settled = kept && !later
     if (ours) await this.#recordUnsaved(what)
-    return words
+    if (!kept) return `workspace '${this.workspaceId}' ${what}; what changed since it was saved last is lost`
+    return `workspace '${this.workspaceId}' ${what}; its changes are kept on this machine${later ? ' and saved later' : ''}`
   }
 
   async #hurried(end: AbortSignal): Promise<number> {

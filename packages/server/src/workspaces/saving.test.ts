@@ -123,6 +123,16 @@ describe('the end of a job', () => {
     expect(await mags.status(id)).toMatchObject({ status: 'error', error: words, workspace_unsaved_since: null })
   })
 
+  it('says so when what was not saved is lost, and holds nothing back', async () => {
+    await using mags = await start()
+    mags.host.workspaces.keepsUnsaved = false
+    mags.host.workspaces.faults.push(new MagsError('sandbox_failed', 'freeze the disk: not supported'))
+    const id = await mags.submit({ script: 'write /a one', workspace_id: 'w' })
+    const words = "workspace 'w' could not be saved: freeze the disk: not supported; what changed since it was saved last is lost"
+    expect(await mags.ended(id)).toMatchObject({ status: 'error', exit_code: 0, error: words })
+    await until(async () => await workspace(mags)).toMatchObject({ unsaved_since: null, save_error: null, version: 0, in_use_by: null })
+  })
+
   it('gives up an attempt that hangs', async () => {
     await using mags = await start()
     const gate = Promise.withResolvers<void>()

@@ -97,7 +97,7 @@ describe('the four modes', () => {
     const never = await mags.submit({ script: 'wait', workspace_id: 'never' })
     const images = 'was made on image alpine, and this job asks for debian-12; ask for image alpine, or use another workspace'
     const cases: [Record<string, unknown>, number, string][] = [
-      [{ base_workspace_id: 'nope' }, 404, "base_workspace_id: no workspace 'nope'; the list of workspaces shows those there are"],
+      [{ base_workspace_id: 'nope' }, 404, "base_workspace_id: no workspace 'nope'; 'mags workspace list' shows those there are"],
       [{ base_workspace_id: 'never' }, 404, "base_workspace_id: workspace 'never' was never saved; it can be a base once a job on it has ended or was synced"],
       [{ workspace_id: 'alp' }, 400, `image: workspace 'alp' ${images}`],
       [{ base_workspace_id: 'alp' }, 400, `image: workspace 'alp' ${images}`],
@@ -238,7 +238,7 @@ describe('workspaces over HTTP', () => {
     expect(body).toMatchObject({ total: 3, page: 2, page_size: 2, workspaces: [{ workspace_id: 'a' }] })
     expect(await mags.call('GET', '/mags-workspaces/nope')).toMatchObject({
       status: 404,
-      body: { code: 'not_found', error: "no workspace 'nope'; the list of workspaces shows those there are" },
+      body: { code: 'not_found', error: "no workspace 'nope'; 'mags workspace list' shows those there are" },
     })
     expect(await mags.call('GET', '/mags-workspaces?limit=2')).toMatchObject({ status: 400 })
   })
@@ -298,9 +298,17 @@ describe('workspaces over HTTP', () => {
   it('shows versions, what is different between them, and goes back', async () => {
     await using mags = await startTestServer()
     await run(mags, { script: 'write /a one\nwrite /b two', workspace_id: 'w' })
+    // Before the first version there is the image.
     expect(await mags.call('GET', '/mags-workspaces/w/diff')).toMatchObject({
-      status: 400,
-      body: { error: "from: version 1 of workspace 'w' is its first, so there is none before it to compare with" },
+      status: 200,
+      body: {
+        from: 0,
+        to: 1,
+        differences: [
+          { path: '/a', change: 'added' },
+          { path: '/b', change: 'added' },
+        ],
+      },
     })
     await run(mags, { script: 'write /a 1\nrm /b\nwrite /c x', workspace_id: 'w' })
     expect((await mags.call('GET', '/mags-workspaces/w/versions?page_size=1')).body).toEqual({

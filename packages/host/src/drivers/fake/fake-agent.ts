@@ -5,7 +5,6 @@ import type {
   AgentExec,
   AgentExecRequest,
   AgentExit,
-  AgentFileEntry,
   AgentFileRequest,
   AgentIdentity,
   AgentLiveChannel,
@@ -122,30 +121,6 @@ export class FakeAgent implements AgentConnection {
       diskAvailableBytes: diskGb * 2 ** 29,
       processes: this.#machine.processes.size + 1,
     }))
-  }
-
-  stat(path: string): Promise<AgentFileEntry> {
-    return this.#answer(() => this.#machine.files.stat(path))
-  }
-
-  list(path: string, skip: number, most: number): Promise<{ entries: AgentFileEntry[]; more: boolean }> {
-    return this.#answer(() => this.#machine.files.list(path, skip, most))
-  }
-
-  readFile(path: string, offset: number, most: number): Promise<Buffer> {
-    return this.#answer(() => this.#machine.files.read(path, offset, most))
-  }
-
-  writeFile(path: string, bytes: Uint8Array, options: { mode: number; offset: number; truncate: boolean; parents: boolean }): Promise<void> {
-    return this.#answer(() => this.#machine.files.write(path, bytes, options))
-  }
-
-  remove(path: string, options: { recursive: boolean }): Promise<void> {
-    return this.#answer(() => this.#machine.files.remove(path, options))
-  }
-
-  makeDirectory(path: string, options: { mode: number; parents: boolean }): Promise<void> {
-    return this.#answer(() => this.#machine.files.makeDirectory(path, options))
   }
 
   close() {

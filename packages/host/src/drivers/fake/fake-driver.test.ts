@@ -60,7 +60,7 @@ const suite: FakePrograms = {
   [conformancePrograms.daemon]: async (process) => {
     process.leaveBehind(
       (async () => {
-        while (!process.machine.files.list('/tmp', 0, 10).entries.some(({ name }) => name === 'go')) await process.machine.turn()
+        while (!process.machine.files.list('/tmp', 10).entries.some(({ name }) => name === 'go')) await process.machine.turn()
         await process.write('stdout', 'daemon got word\n')
       })(),
     )

@@ -21,7 +21,7 @@ async function work(request: AgentFileRequest, process: FakeProcess) {
   const { files } = process.machine
   if (request.op === 'stat') await process.write('stdout', entryBytes(files.stat(request.path)))
   else if (request.op === 'list') {
-    const { entries, more } = files.list(request.path, 0, request.most)
+    const { entries, more } = files.list(request.path, request.most)
     await process.write('stdout', Buffer.concat([Buffer.from([more ? 1 : 0]), ...entries.map(entryBytes)]))
   } else if (request.op === 'read') {
     const bytes = files.read(request.path, request.offset, request.most)

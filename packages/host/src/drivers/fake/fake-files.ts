@@ -33,12 +33,12 @@ export class FakeFiles {
     return this.#entry(at, this.#find('stat', at))
   }
 
-  list(path: string, skip: number, most: number): { entries: AgentFileEntry[]; more: boolean } {
+  list(path: string, most: number): { entries: AgentFileEntry[]; more: boolean } {
     const at = posix.resolve('/', path)
     if (this.#find('list', at).type !== 'directory') throw requestError(`list ${at}`, errno.ENOTDIR)
     const children = [...this.#files].filter(([name]) => name !== '/' && posix.dirname(name) === at).sort()
-    const entries = children.slice(skip, skip + most).map(([name, file]) => this.#entry(name, file))
-    return { entries, more: children.length > skip + most }
+    const entries = children.slice(0, most).map(([name, file]) => this.#entry(name, file))
+    return { entries, more: children.length > most }
   }
 
   read(path: string, offset: number, most: number): Buffer {

@@ -1,5 +1,8 @@
+import { Readable } from 'node:stream'
+import { buffer } from 'node:stream/consumers'
 import { describe, expect, it } from 'vitest'
 import type { LayerSession, LayerWrite } from '../../layers/layer-session.ts'
+import { AgentSandboxFiles } from '../../sandboxes/sandbox-files.ts'
 import { FakeDriver } from './fake-driver.ts'
 import { FakeLayer } from './fake-layer.ts'
 import { FakeWorld } from './fake-machine.ts'
@@ -19,16 +22,16 @@ describe('roots and layers of the fake driver', () => {
     const driver = new FakeDriver({ world: new FakeWorld() })
     const first = await driver.create(shape)
     await first.attach(shape, { lowerDisks: [], upperDisk: '/a' })
-    await first.agent.writeFile('/root/kept', Buffer.from('one'), write)
+    await new AgentSandboxFiles(first.agent).write('/root/kept', Readable.from([Buffer.from('one')]))
     await first.halt()
     expect(await paths(await first.openLayer())).toContain('root/kept')
     await first.destroy()
     const fork = await driver.create(shape)
     await fork.attach(shape, { lowerDisks: ['/a'], upperDisk: '/b' })
-    await fork.agent.writeFile('/root/kept', Buffer.from('two'), write)
+    await new AgentSandboxFiles(fork.agent).write('/root/kept', Readable.from([Buffer.from('two')]))
     const again = await driver.create(shape)
     await again.attach(shape, { lowerDisks: [], upperDisk: '/a' })
-    expect((await again.agent.readFile('/root/kept', 0, 10)).toString()).toBe('one')
+    expect((await buffer(new AgentSandboxFiles(again.agent).read('/root/kept'))).toString()).toBe('one')
   })
 
   it('walks in tree order, tells what changed and what is gone, and reads', async () => {

@@ -85,7 +85,7 @@ export class VmSandbox implements Sandbox {
     const running = machine.qmp.execute('cont')
     if (otherDisk) {
       await running
-      await this.#changeDisk(disk, () => this.#makeDisk(shape, root))
+      await this.#changeDisk(disk, root?.upperDisk !== undefined, () => this.#makeDisk(shape, root))
     }
     // What was right ahead of time is not written again: each file costs a millisecond or two under emulation.
     const files = otherDisk ? rootFiles(hostnameOf(this.id), tap, resolver) : {}
@@ -174,12 +174,20 @@ export class VmSandbox implements Sandbox {
   }
 
   /** The composed root is on a disk of the usual size that holds nothing; this job wants another. */
-  async #changeDisk(slot: DiskSlot, make: () => Promise<WorkspaceDisk>) {
+  async #changeDisk(slot: DiskSlot, lent: boolean, make: () => Promise<WorkspaceDisk>) {
     const [disk] = await Promise.all([make(), this.agent.detachDisk()])
     await slot.swapIn(disk)
     await rm(join(this.#parts.directory, firstDiskName), { force: true })
-    await this.agent.attachDisk(workspaceSerial, disk.fileSystemUuid)
+    await this.agent.attachDisk(workspaceSerial, disk.fileSystemUuid).catch((error: unknown) => {
+      throw lent && error instanceof MagsError && error.details?.errno !== undefined ? unusableDisk(error) : error
+    })
   }
+}
+
+/** The guest of an earlier job can do anything to its disk. The caller gives such a disk up. */
+function unusableDisk(error: MagsError): MagsError {
+  const words = `the disk of the workspace cannot be mounted any more (${error.message}); what was not saved on it is lost, start the job again to go on from the last saved version`
+  return new MagsError('sandbox_failed', words, { cause: error })
 }
 
 export const firstDiskName = 'disk.raw'

@@ -1,4 +1,5 @@
 import { rm } from 'node:fs/promises'
+import { setTimeout as delay } from 'node:timers/promises'
 import { MagsError, type WorkspaceSaved, type WorkspaceVersion } from '@mags/protocol'
 import type { Logger } from 'pino'
 import type { Sandbox } from '../../drivers/driver.ts'
@@ -22,6 +23,8 @@ export interface OpenWorkspaceDeps {
 const nanosPerMs = 1_000_000n
 /** A guest's clock is set when it starts and may fall behind ours; a stamp younger than that proves nothing. */
 const guestClockSlackMs = 2_000
+/** Next to nothing is to be written out. */
+const restWithinMs = 10_000
 
 interface Uncommitted {
   readonly manifest: Manifest
@@ -54,6 +57,8 @@ export class OpenWorkspace {
   #lastActivity: bigint | undefined
   #saving: Promise<unknown> = Promise.resolve()
   #saved = false
+  /** The disk held changes of an earlier guest. */
+  #foundLeft = false
   #closing: Promise<void> | undefined
   readonly #closed = Promise.withResolvers<void>()
 
@@ -73,6 +78,23 @@ export class OpenWorkspace {
     const saved = this.#saving.then(() => this.#save(options))
     this.#saving = saved.catch(() => undefined)
     return saved
+  }
+
+  /** Whether what was not saved can be read once the sandbox is gone. */
+  get keepsUnsaved(): boolean {
+    return isReadable(this.#copy())
+  }
+
+  /** Before the sandbox gets the disk. Until then nothing has written to it, so what an earlier sandbox left on it outlives this one. */
+  async begin() {
+    if (!this.#copy().halted) return
+    this.#foundLeft = true
+    await this.#deps.copies.set({ ...this.#copy(), halted: false })
+  }
+
+  /** After a start that failed: nothing ran, so what an earlier sandbox left on the disk is whole, once what is in the machine's memory is written out. */
+  async rest() {
+    if (this.#foundLeft) await Promise.race([this.#halt(), delay(restWithinMs, undefined, { ref: false })])
   }
 
   /** To be called when the sandbox is gone and its disks are free. Idempotent. */

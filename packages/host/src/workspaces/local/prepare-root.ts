@@ -68,7 +68,7 @@ async function prepareWorkspace(deps: PrepareRootDeps, request: RootRequest, hol
     frozen: false,
     writtenBy: request.stacks ? 'host' : 'guest',
     open: true,
-    halted: false,
+    halted: start.halted ?? false,
     image: { name: request.image.name, digest: request.image.digest },
     bootId: deps.copies.bootId,
     settled: false,
@@ -78,12 +78,13 @@ async function prepareWorkspace(deps: PrepareRootDeps, request: RootRequest, hol
   return { root: rootOf(deps, copy.layers), release: deps.copies.pin(copy.layers) }
 }
 
-type Start = Pick<WorkingCopy, 'layers' | 'version' | 'versionUnder' | 'claim' | 'diskGb'>
+type Start = Pick<WorkingCopy, 'layers' | 'version' | 'versionUnder' | 'claim' | 'diskGb'> & Partial<Pick<WorkingCopy, 'halted'>>
 
 /** The workspace as it is here, as the store has it, or empty. */
 async function continueCopy(deps: PrepareRootDeps, request: RootRequest, claim: WorkspaceClaim): Promise<Start> {
   const copy = await usableCopy(deps, request, claim)
-  const diskGb = Math.max(request.diskGb, copy?.diskGb ?? 0)
+  // What a guest has written stays as large as it is until it is saved.
+  const diskGb = copy?.writtenBy === 'guest' ? copy.diskGb : Math.max(request.diskGb, copy?.diskGb ?? 0)
   const start = { version: claim.version, versionUnder: copy?.versionUnder ?? 0, claim, diskGb }
   if (copy === undefined) {
     const layer = claim.version === 0 ? await deps.disks.create(diskGb) : await restoreNewest(deps, request, claim, diskGb)
@@ -93,7 +94,8 @@ async function continueCopy(deps: PrepareRootDeps, request: RootRequest, claim: 
   if (top === undefined) throw new MagsError('internal', 'a working copy has no layer')
   if (!copy.frozen && !deps.copies.isShared(top, copy.storageId)) {
     if (diskGb > copy.diskGb) await growDisk(deps.disks.file(top), diskGb)
-    return { ...start, layers: [top, ...lower] }
+    // What an earlier guest left, until the next one gets the disk.
+    return { ...start, layers: [top, ...lower], halted: copy.open && copy.halted }
   }
   if (!request.stacks) return { ...start, layers: [await deps.disks.copy(top)], diskGb: copy.diskGb }
   if (copy.layers.length < deepest) return { ...start, versionUnder: copy.version, layers: [await deps.disks.create(diskGb), ...copy.layers] }

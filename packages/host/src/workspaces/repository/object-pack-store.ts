@@ -68,7 +68,7 @@ export class ObjectPackStore implements PackStore {
       this.#remember(id, { copy, aliveAtMs: 0 })
       return bytes
     }
-    const name = objectNames.packCopies(id).slice(0, -1)
+    const name = copies[0]?.key ?? objectNames.packCopies(id).slice(0, -1)
     throw damagedObject(name, copies.length === 0 ? 'the pack is missing' : 'the pack is not what was written')
   }
 
