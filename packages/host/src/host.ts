@@ -198,22 +198,16 @@ export class Host implements HostApi {
     })
   }
 
-  /** Both at once where the driver can swap roots; otherwise the sandbox is made for its root. */
+  /** The root first: a taken sandbox has the pool make another, which would fight for the processor with what is still to be done here. */
   async #takeWithRoot({ driver, pool }: OpenWall, shape: SandboxShape, prepare: () => Promise<PreparedRoot>, abort: AbortSignal | undefined) {
-    if (driver.rootAt === 'create') {
-      const prepared = await prepare()
-      try {
-        return { taken: await pool.takeNew(shape, prepared.root, abort), prepared }
-      } catch (error) {
-        await prepared.release()
-        throw error
-      }
+    const prepared = await prepare()
+    try {
+      const taken = driver.rootAt === 'create' ? await pool.takeNew(shape, prepared.root, abort) : await pool.take(shape, abort)
+      return { taken, prepared }
+    } catch (error) {
+      await prepared.release()
+      throw error
     }
-    const [taking, preparing] = await Promise.allSettled([pool.take(shape, abort), prepare()])
-    if (taking.status === 'fulfilled' && preparing.status === 'fulfilled') return { taken: taking.value, prepared: preparing.value }
-    if (taking.status === 'fulfilled') await taking.value.sandbox.destroy()
-    if (preparing.status === 'fulfilled') await preparing.value.release()
-    throw taking.status === 'rejected' ? taking.reason : (preparing as PromiseRejectedResult).reason
   }
 
   /** A sandbox that runs nothing: only a driver knows how to read what its sandboxes wrote. */
@@ -251,11 +245,13 @@ export class Host implements HostApi {
     const { driver } = this.#wall(sandbox.isolation === 'container' ? 'container' : 'vm')
     try {
       await workspace?.begin()
-      await sandbox.attach(shape, driver.rootAt === 'attach' ? prepared?.root : undefined)
+      await Promise.all([sandbox.attach(shape, driver.rootAt === 'attach' ? prepared?.root : undefined), prepared?.claimed])
       return await HostSandbox.start(sandbox, script, sink, { attachMs: () => performance.now() - begin, workspace, end: () => this.#end(sandbox) })
     } catch (error) {
       await workspace?.rest().catch(() => undefined)
       await sandbox.destroy()
+      // The workspace's own trouble has a code of its own.
+      if (error instanceof MagsError && (error.code === 'workspace_fenced' || error.code.startsWith('object_store'))) throw error
       const words = error instanceof Error ? error.message : String(error)
       throw new MagsError('sandbox_failed', `the sandbox could not be made ready: ${words}`, { cause: error })
     }

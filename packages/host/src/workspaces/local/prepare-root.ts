@@ -32,6 +32,8 @@ export interface RootRequest {
 
 export interface PreparedRoot {
   readonly root: SandboxRoot
+  /** Settles once the workspace is ours; until then nothing of a user may run on the root. Rejects as `WorkspaceRepository.claim`. */
+  readonly claimed: Promise<void>
   /** The layers may go; after the sandbox is gone. */
   release(): Promise<void>
 }
@@ -50,7 +52,8 @@ export async function prepareRoot(deps: PrepareRootDeps, request: RootRequest): 
   if (workspace === undefined) {
     if (source === undefined) throw new MagsError('internal', 'a root needs a workspace or a base')
     // Without stacking the base's contents are on a disk of its own already, and nobody saves it.
-    return { root: request.stacks ? { lowerDisks: filesOf(deps, source.layers) } : rootOf(deps, source.layers), release: source.release }
+    const root = request.stacks ? { lowerDisks: filesOf(deps, source.layers) } : rootOf(deps, source.layers)
+    return { root, claimed: Promise.resolve(), release: source.release }
   }
   try {
     return await deps.locks.run(workspace.storageId, () => prepareWorkspace(deps, request, workspace, source))
@@ -60,7 +63,10 @@ export async function prepareRoot(deps: PrepareRootDeps, request: RootRequest): 
 }
 
 async function prepareWorkspace(deps: PrepareRootDeps, request: RootRequest, hold: WorkspaceHold, source: StartFrom | undefined): Promise<PreparedRoot> {
-  const claim = await deps.repository.claim(hold.storageId, hold.fence)
+  const known = source === undefined && deps.copies.get(hold.storageId) !== undefined
+  const { claim, claimed } = known
+    ? await foreseeClaim(deps, hold)
+    : { claim: await deps.repository.claim(hold.storageId, hold.fence), claimed: Promise.resolve() }
   const start = source === undefined ? await continueCopy(deps, request, claim) : await forkInto(deps, request, claim, source)
   const copy: WorkingCopy = {
     ...start,
@@ -75,7 +81,19 @@ async function prepareWorkspace(deps: PrepareRootDeps, request: RootRequest, hol
   }
   await deps.copies.set(copy)
   deps.disks.stock()
-  return { root: rootOf(deps, copy.layers), release: deps.copies.pin(copy.layers) }
+  return { root: rootOf(deps, copy.layers), claimed, release: deps.copies.pin(copy.layers) }
+}
+
+/** What a claim will be is known after a look at the head. Making it takes as long as mounting a disk, so both are done at once. */
+async function foreseeClaim({ repository }: PrepareRootDeps, { storageId, fence }: WorkspaceHold) {
+  const version = (await repository.versions(storageId))[0]?.version ?? 0
+  const claimed = repository.claim(storageId, fence).then((claim) => {
+    if (claim.version !== version)
+      throw new MagsError('workspace_fenced', `workspace ${storageId} was saved by another holder in this moment; start the job again`)
+  })
+  // Whoever never gets as far as to wait for it does not need it.
+  claimed.catch(() => undefined)
+  return { claim: { storageId, fence, version }, claimed }
 }
 
 type Start = Pick<WorkingCopy, 'layers' | 'version' | 'versionUnder' | 'claim' | 'diskGb'> & Partial<Pick<WorkingCopy, 'halted'>>
