@@ -44,73 +44,75 @@ function currentOf(stdout: string): number {
 }
 
 for (const store of ['folder', 's3'] as const) {
-  describe.runIf(canTest('MAGS_REQUIRE_CONTAINER', notRoot) && (store === 'folder' || canTestS3()))(`a workspace while things die, stored in ${store}`, () => {
-    let place: DaemonPlace & AsyncDisposable
-    let server: TestS3Server | undefined
-    let proxy: CuttingProxy | undefined
-    let environment: Record<string, string>
-    let daemon: TestDaemon | undefined
+  describe
+    .runIf(canTest('MAGS_REQUIRE_CONTAINER', notRoot) && (store === 'folder' || canTestS3()))
+    .concurrent(`a workspace while things die, stored in ${store}`, () => {
+      let place: DaemonPlace & AsyncDisposable
+      let server: TestS3Server | undefined
+      let proxy: CuttingProxy | undefined
+      let environment: Record<string, string>
+      let daemon: TestDaemon | undefined
 
-    beforeAll(async () => {
-      place = await makePlace()
-      server = store === 's3' ? await startS3Server() : undefined
-      const target = server === undefined ? undefined : new URL(server.endpoint)
-      proxy = target === undefined ? undefined : await startCuttingProxy({ host: target.hostname, port: Number(target.port) })
-      environment = {
-        MAGS_ISOLATION: 'container',
-        MAGS_POOL_MIN: '1',
-        MAGS_SAVE_WAIT_SECONDS: '2',
-        ...(server === undefined ? {} : await s3Environment(server)),
-        ...(proxy === undefined ? {} : { MAGS_S3_ENDPOINT: `http://127.0.0.1:${proxy.port}` }),
-      }
-    }, 240_000)
+      beforeAll(async () => {
+        place = await makePlace()
+        server = store === 's3' ? await startS3Server() : undefined
+        const target = server === undefined ? undefined : new URL(server.endpoint)
+        proxy = target === undefined ? undefined : await startCuttingProxy({ host: target.hostname, port: Number(target.port) })
+        environment = {
+          MAGS_ISOLATION: 'container',
+          MAGS_POOL_MIN: '1',
+          MAGS_SAVE_WAIT_SECONDS: '2',
+          ...(server === undefined ? {} : await s3Environment(server)),
+          ...(proxy === undefined ? {} : { MAGS_S3_ENDPOINT: `http://127.0.0.1:${proxy.port}` }),
+        }
+      }, 240_000)
 
-    afterAll(async () => {
-      await daemon?.stop()
-      const left = daemon === undefined ? [] : leftOf(daemon)
-      await proxy?.[Symbol.asyncDispose]()
-      await server?.[Symbol.asyncDispose]()
-      await place[Symbol.asyncDispose]()
-      expect(left).toEqual([])
-    }, 60_000)
+      afterAll(async () => {
+        await daemon?.stop()
+        const left = daemon === undefined ? [] : leftOf(daemon)
+        await proxy?.[Symbol.asyncDispose]()
+        await server?.[Symbol.asyncDispose]()
+        await place[Symbol.asyncDispose]()
+        expect(left).toEqual([])
+      }, 60_000)
 
-    it(`keeps what was acknowledged over ${runs} runs (seed ${seed})`, async () => {
-      const random = seededRandom(seed)
-      let acknowledged = 0
-      let generation = 0
-      for (let run = 0; run < runs; run++) {
-        const words = () => `run ${run}, acknowledged ${acknowledged}`
+      it(`keeps what was acknowledged over ${runs} runs (seed ${seed})`, async () => {
+        const random = seededRandom(seed)
+        let acknowledged = 0
+        let generation = 0
+        for (let run = 0; run < runs; run++) {
+          const words = () => `run ${run}, acknowledged ${acknowledged}`
+          proxy?.mend()
+          daemon = await startDaemon(environment, place)
+          const client = new WorkspaceClient(daemon)
+          if (await finishPending(client, generation)) acknowledged = generation
+          const check = await client.run(read, { workspace_id: 'survivor' })
+          expect(check.status, `${words()}: ${check.error}`).toBe('completed')
+          const current = currentOf(check.stdout)
+          expect(current, words()).toBeGreaterThanOrEqual(acknowledged)
+          acknowledged = current
+          generation = Math.max(generation, current) + 1
+          // Nobody waits for the answer of a server that is killed.
+          const ended = client.run(write(generation), { workspace_id: 'survivor', name: `write-${generation}` }).catch(() => undefined)
+          const storeDies = proxy !== undefined && random() < 0.5
+          const serverDies = !storeDies || random() < 0.7
+          await delay(random() * longestLifeMs)
+          if (storeDies) proxy?.cut()
+          if (storeDies) await delay(random() * 200)
+          if (serverDies) await daemon.crash()
+          const result = await ended
+          if (result?.status === 'completed') acknowledged = generation
+          if (!serverDies) await daemon.stop()
+        }
         proxy?.mend()
         daemon = await startDaemon(environment, place)
         const client = new WorkspaceClient(daemon)
-        if (await finishPending(client, generation)) acknowledged = generation
-        const check = await client.run(read, { workspace_id: 'survivor' })
-        expect(check.status, `${words()}: ${check.error}`).toBe('completed')
-        const current = currentOf(check.stdout)
-        expect(current, words()).toBeGreaterThanOrEqual(acknowledged)
-        acknowledged = current
-        generation = Math.max(generation, current) + 1
-        // Nobody waits for the answer of a server that is killed.
-        const ended = client.run(write(generation), { workspace_id: 'survivor', name: `write-${generation}` }).catch(() => undefined)
-        const storeDies = proxy !== undefined && random() < 0.5
-        const serverDies = !storeDies || random() < 0.7
-        await delay(random() * longestLifeMs)
-        if (storeDies) proxy?.cut()
-        if (storeDies) await delay(random() * 200)
-        if (serverDies) await daemon.crash()
-        const result = await ended
-        if (result?.status === 'completed') acknowledged = generation
-        if (!serverDies) await daemon.stop()
-      }
-      proxy?.mend()
-      daemon = await startDaemon(environment, place)
-      const client = new WorkspaceClient(daemon)
-      await finishPending(client, generation)
-      const last = await client.run(read, { workspace_id: 'survivor' })
-      expect(currentOf(last.stdout)).toBeGreaterThanOrEqual(acknowledged)
-      await everyVersionReads(client)
-    }, 3_600_000)
-  })
+        await finishPending(client, generation)
+        const last = await client.run(read, { workspace_id: 'survivor' })
+        expect(currentOf(last.stdout)).toBeGreaterThanOrEqual(acknowledged)
+        await everyVersionReads(client)
+      }, 3_600_000)
+    })
 }
 
 /** A job that had not begun runs after the restart; whether the newest wrote this generation and ended well. */

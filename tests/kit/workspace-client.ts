@@ -50,7 +50,7 @@ export class WorkspaceClient {
       status: String(status.status),
       exitCode: status.exit_code as number | null,
       error: status.error as string | null,
-      stdout: logs.map(({ message }) => `${message}\n`).join(''),
+      stdout: logs.map(({ message, partial }) => (partial ? message : `${message}\n`)).join(''),
       version: (status.workspace_version ?? null) as number | null,
     }
   }

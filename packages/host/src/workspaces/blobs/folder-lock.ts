@@ -3,7 +3,9 @@ import { DatabaseSync } from 'node:sqlite'
 import { setTimeout as delay } from 'node:timers/promises'
 import { MagsError } from '@mags/protocol'
 
-const busy = 5 // SQLITE_BUSY, https://www.sqlite.org/rescode.html
+// SQLITE_BUSY and SQLITE_FULL, https://www.sqlite.org/rescode.html
+const busy = 5
+const full = 13
 
 /**
  * Excludes other processes of this machine while a few system calls are made. The lock is SQLite's (POSIX record locks, which also several connections of one process respect): the kernel frees it
@@ -42,7 +44,10 @@ export class FolderLock {
       this.#database.exec('BEGIN IMMEDIATE')
       return true
     } catch (error) {
-      if ((error as { errcode?: number }).errcode === busy) return false
+      const { errcode } = error as { errcode?: number }
+      if (errcode === busy) return false
+      // Even a lock wants a page of the file system: what it says is what a write would say.
+      if (errcode === full) throw Object.assign(new Error('the disk is full', { cause: error }), { code: 'ENOSPC' })
       throw error
     }
   }
