@@ -165,7 +165,7 @@ ln -s /proc/${daemon.pid}/environ i; mkdir j; rmdir j; ln -s ../.. j; ln -s /etc
           workspace_id: 'churn',
         })
         expect(between.error ?? '').not.toContain('workspace')
-        expect(between.stdout).toBe('mine\n')
+        expect(between.stdout).toBe('mine')
       }
     }, 400_000)
 
