@@ -62,7 +62,9 @@ const memoryShare = 0.9
 /** Opens everything this machine offers. Nothing runs until `settle`; what an earlier daemon left can be adopted before that. */
 export async function openHost(config: HostConfig): Promise<HostApi> {
   await using undo = new AsyncDisposableStack()
-  await Promise.all([mkdir(config.dataDir, { recursive: true, mode: 0o700 }), mkdir(config.runDir, { recursive: true, mode: 0o700 })])
+  const [, madeRunDir] = await Promise.all([mkdir(config.dataDir, { recursive: true, mode: 0o700 }), mkdir(config.runDir, { recursive: true, mode: 0o700 })])
+  // One that was there may hold records of sandboxes that live on.
+  if (madeRunDir !== undefined) undo.defer(() => rm(config.runDir, { recursive: true, force: true }))
   const images = await ImageCatalogue.open(join(config.systemDir, 'images'))
   images.get(config.defaults.image)
   const layerSocket = join(config.runDir, 'layers.sock')
