@@ -245,7 +245,11 @@ export class Host implements HostApi {
     const { driver } = this.#wall(sandbox.isolation === 'container' ? 'container' : 'vm')
     try {
       await workspace?.begin()
-      await Promise.all([sandbox.attach(shape, driver.rootAt === 'attach' ? prepared?.root : undefined), prepared?.claimed])
+      const attached = sandbox.attach(shape, driver.rootAt === 'attach' ? prepared?.root : undefined)
+      // Both to their end, whichever fails: what is still being attached could not be given back.
+      await Promise.allSettled([attached, prepared?.claimed])
+      await attached
+      await prepared?.claimed
       return await HostSandbox.start(sandbox, script, sink, { attachMs: () => performance.now() - begin, workspace, end: () => this.#end(sandbox) })
     } catch (error) {
       await workspace?.rest().catch(() => undefined)

@@ -116,7 +116,6 @@ async function openStoredWorkspaces(config: HostConfig, mounter: MounterClient, 
   )
   const workspaces = await openWorkspaces({
     repository: new ObjectWorkspaceRepository(store),
-    storeDescription: store.description,
     dataDir: config.dataDir,
     mounter,
     openLayer: (dir) => openHostLayer(layerSocket, dir),

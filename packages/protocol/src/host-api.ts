@@ -88,8 +88,6 @@ export interface WorkspaceDiff {
 
 /** Workspaces of this machine and in the object store. Everything here may reject with MagsError 'object_store_unavailable' (try again later) and 'workspace_damaged'. */
 export interface HostWorkspaces {
-  /** For people: where versions are stored. */
-  readonly store: string
   /** Newest first. */
   versions(storageId: string): Promise<readonly WorkspaceVersion[]>
   /** `to` begins with what `from` has; nothing is copied. Undefined when `from` was never saved: then `to` is empty, too. */

@@ -34,6 +34,8 @@ export function checkDisk(dataDir: string): Check {
 
 async function mountDisk(dir: string) {
   await using undo = new AsyncDisposableStack()
+  // One that was killed may have left its own.
+  await rm(dir, { recursive: true, force: true })
   await mkdir(dir, { recursive: true, mode: 0o700 })
   undo.defer(() => rm(dir, { recursive: true, force: true }))
   const { mounterBinary } = await installation()

@@ -1,21 +1,12 @@
-import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { connectAgent } from './connect-agent.ts'
 import type { AgentConnection, AgentExecRequest } from './connection.ts'
-
-/** Another folder for builds with sanitizers. */
-const build = process.env.MAGS_NATIVE_BUILD ?? join(import.meta.dirname, '../../../../native/build')
-const missing = ['agent', 'mounter'].filter((name) => !existsSync(join(build, name)))
-const required = process.env.MAGS_REQUIRE_NATIVE === '1'
-if (missing.length > 0 && !required)
-  console.warn(`skipped: tests against the real agent need native/build/${missing.join(' and native/build/')} (build native/ first)`)
+import { cannotTestAgent, nativeBuild, type RealAgent, startRealAgent } from './testing/real-agent.ts'
 
 const environment = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', HOME: '/root' }
 
@@ -24,47 +15,26 @@ function sh(program: string, request: Partial<AgentExecRequest> = {}): AgentExec
 }
 
 /** The binary of native/agent as an ordinary process, spoken to as in a container. */
-describe.skipIf(missing.length > 0 && !required)('the real agent', () => {
+describe.skipIf(cannotTestAgent('tests against the real agent'))('the real agent', () => {
   let folder: string
-  let socket: string
-  let program: ChildProcess
+  let program: RealAgent
   let connection: AgentConnection
 
   beforeAll(async () => {
-    if (missing.length > 0) throw new Error(`native/build lacks ${missing.join(' and ')}: build native/ first`)
     folder = await mkdtemp(join(tmpdir(), 'agent-'))
-    socket = join(folder, 'a.sock')
-    program = spawn(join(build, 'mounter'), ['listen', socket, join(build, 'agent'), 'container'], { stdio: ['ignore', 'inherit', 'inherit'] })
-    connection = await reconnect()
+    program = startRealAgent(nativeBuild, join(folder, 'a.sock'), [join(nativeBuild, 'agent'), 'container'])
+    connection = await program.connect()
   })
 
   afterAll(async () => {
     connection?.close()
-    if (program && program.exitCode === null) {
-      const exited = once(program, 'exit')
-      program.kill('SIGKILL')
-      await exited
-    }
+    await program?.[Symbol.asyncDispose]()
     if (folder) await rm(folder, { recursive: true, force: true })
   })
 
   afterEach(async () => {
     await connection.ping()
   })
-
-  /** The socket appears a moment after the program's start. */
-  async function reconnect(): Promise<AgentConnection> {
-    for (;;) {
-      try {
-        return await connectAgent(socket)
-      } catch (error) {
-        const { cause } = error as { cause?: { code?: string } }
-        if (cause?.code !== 'ENOENT' && cause?.code !== 'ECONNREFUSED') throw error
-        if (program.exitCode !== null) throw new Error(`the agent ended with ${program.exitCode}`)
-        await new Promise((resolve) => setImmediate(resolve))
-      }
-    }
-  }
 
   async function finish(request: AgentExecRequest) {
     let stdout = ''
@@ -211,7 +181,7 @@ describe.skipIf(missing.length > 0 && !required)('the real agent', () => {
     await second.promise
     connection.close()
     await lost
-    connection = await reconnect()
+    connection = await program.connect()
     expect(connection.liveChannels).toMatchObject([{ channel: exec.channel, kind: 'exec' }])
     const resumed = connection.resumeExec(exec.channel, { stdout: stored.length, stderr: 0 }, (_stream, offset, bytes) => {
       expect(offset).toBe(stored.length)

@@ -1,66 +1,40 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
-import { existsSync } from 'node:fs'
 import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { connectAgent } from '../agent/connect-agent.ts'
 import type { AgentConnection } from '../agent/connection.ts'
+import { cannotTestAgent, type RealAgent, releaseBuild, startRealAgent } from '../agent/testing/real-agent.ts'
 import type { LayerContent } from './layer-session.ts'
 import { openGuestLayer } from './open-guest-layer.ts'
 
-/** Not those with sanitizers: they need libraries, which this root does not have. */
-const build = join(import.meta.dirname, '../../../../native/build')
-const lacking = ['agent', 'mounter'].filter((name) => !existsSync(join(build, name))).map((name) => `native/build/${name} (build native/ first)`)
-const missing = [...lacking, ...(process.getuid?.() === 0 ? [] : ['root'])]
-const required = process.env.MAGS_REQUIRE_NATIVE === '1'
-if (missing.length > 0 && !required) console.warn(`skipped: tests against the agent's layer worker need ${missing.join(' and ')}`)
+/** Not the build with sanitizers: it needs libraries, which this root does not have. */
+const build = releaseBuild
+const cannot = cannotTestAgent("tests against the agent's layer worker", build, process.getuid?.() === 0 ? [] : ['root'])
 
 /** The agent as an ordinary process in a root of its own, with the folders of a guest. */
-describe.skipIf(missing.length > 0 && !required)('the layer worker behind an agent', () => {
+describe.skipIf(cannot)('the layer worker behind an agent', () => {
   let home: string
-  let socket: string
-  let program: ChildProcess
+  let program: RealAgent
   let agent: AgentConnection
 
   beforeAll(async () => {
-    if (missing.length > 0) throw new Error(`missing: ${missing.join(' and ')}`)
     home = await mkdtemp(join(tmpdir(), 'guest-layer-'))
-    socket = join(home, 'agent.sock')
     const root = join(home, 'root')
     for (const folder of ['dev', 'proc', 'run']) await mkdir(join(root, folder), { recursive: true })
     await promisify(execFile)('mknod', [join(root, 'dev/null'), 'c', '1', '3'])
     await copyFile(join(build, 'agent'), join(root, 'agent'))
-    program = spawn(join(build, 'mounter'), ['listen', socket, 'chroot', root, '/agent', 'container'], { stdio: ['ignore', 'inherit', 'inherit'] })
-    agent = await connect()
+    program = startRealAgent(build, join(home, 'agent.sock'), ['chroot', root, '/agent', 'container'])
+    agent = await program.connect()
   })
 
   afterAll(async () => {
     agent?.close()
-    if (program && program.exitCode === null) {
-      const exited = once(program, 'exit')
-      program.kill('SIGKILL')
-      await exited
-    }
+    await program?.[Symbol.asyncDispose]()
     if (home) await rm(home, { recursive: true, force: true })
   })
-
-  /** The socket appears a moment after the program's start. */
-  async function connect(): Promise<AgentConnection> {
-    for (;;) {
-      try {
-        return await connectAgent(socket)
-      } catch (error) {
-        const { cause } = error as { cause?: { code?: string } }
-        if (cause?.code !== 'ENOENT' && cause?.code !== 'ECONNREFUSED') throw error
-        if (program.exitCode !== null) throw new Error(`the agent ended with ${program.exitCode}`)
-        await new Promise((resolve) => setImmediate(resolve))
-      }
-    }
-  }
 
   it('is not there without a disk', async () => {
     await expect(openGuestLayer(agent)).rejects.toMatchObject({ message: expect.stringMatching(/layer worker.*no such file/i), details: { errno: 2 } })

@@ -12,8 +12,9 @@ import { restoreTree } from '../workspaces/restore/restore-tree.ts'
 import { saveTree } from '../workspaces/save/save-tree.ts'
 import { MemoryPackStore } from '../workspaces/testing/memory-pack-store.ts'
 import { testImage } from '../workspaces/testing/save-and-restore.ts'
-import type { LayerChange, LayerContent, LayerEntry, LayerSession, LayerWrite } from './layer-session.ts'
+import type { LayerChange, LayerEntry, LayerSession, LayerWrite } from './layer-session.ts'
 import { openHostLayer } from './open-host-layer.ts'
+import { collect, gather } from './testing/collect.ts'
 
 /** Another folder for builds with sanitizers. */
 const build = process.env.MAGS_NATIVE_BUILD ?? join(import.meta.dirname, '../../../../native/build')
@@ -29,18 +30,6 @@ if (onTmpfs) console.warn(`skipped: what a store through a mapping does to a fil
 const run = promisify(execFile)
 const clock = () => BigInt(Date.now()) * 1_000_000n
 type NewEntry = Extract<LayerWrite, { kind: 'entry' }>['entry']
-
-async function collect<T>(batches: AsyncIterable<readonly T[]>): Promise<T[]> {
-  const all: T[] = []
-  for await (const batch of batches) all.push(...batch)
-  return all
-}
-
-async function gather(contents: AsyncIterable<LayerContent>): Promise<LayerContent[]> {
-  const all: LayerContent[] = []
-  for await (const content of contents) all.push(content)
-  return all
-}
 
 async function* iterate(tree: readonly LayerWrite[]): AsyncGenerator<LayerWrite> {
   yield* tree

@@ -3,8 +3,9 @@ import { describe, expect, it } from 'vitest'
 import { isKeptAttribute } from './layer-attributes.ts'
 import { ask, entryKinds, payloadLimitBytes, tell } from './layer-frame-constants.ts'
 import { compareLayerPaths, isLayerPath } from './layer-path.ts'
-import type { LayerChange, LayerContent, LayerEntry, LayerWrite } from './layer-session.ts'
+import type { LayerChange, LayerEntry, LayerWrite } from './layer-session.ts'
 import { StreamLayerSession } from './stream-layer-session.ts'
+import { collect, gather } from './testing/collect.ts'
 
 function frame(type: number, payload: Buffer = Buffer.alloc(0)): Buffer {
   const header = Buffer.alloc(5)
@@ -74,18 +75,6 @@ function mute(...said: readonly Buffer[]): Duplex {
   theirs.resume()
   theirs.write(Buffer.concat(said))
   return ours
-}
-
-async function collect<T>(batches: AsyncIterable<readonly T[]>): Promise<T[]> {
-  const all: T[] = []
-  for await (const batch of batches) all.push(...batch)
-  return all
-}
-
-async function gather(contents: AsyncIterable<LayerContent>): Promise<LayerContent[]> {
-  const all: LayerContent[] = []
-  for await (const content of contents) all.push(content)
-  return all
 }
 
 const broke = { code: 'sandbox_failed', message: expect.stringContaining('broke its protocol') }

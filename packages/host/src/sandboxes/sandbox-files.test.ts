@@ -1,67 +1,40 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
-import { existsSync } from 'node:fs'
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { connectAgent } from '../agent/connect-agent.ts'
 import type { AgentConnection, AgentExec, AgentOutput } from '../agent/connection.ts'
+import { cannotTestAgent, nativeBuild, type RealAgent, startRealAgent } from '../agent/testing/real-agent.ts'
 import { FakeDriver } from '../drivers/fake/fake-driver.ts'
 import { placeFiles } from './place-files.ts'
 import { AgentSandboxFiles } from './sandbox-files.ts'
 
-const build = process.env.MAGS_NATIVE_BUILD ?? join(import.meta.dirname, '../../../../native/build')
-const missing = ['agent', 'mounter'].filter((name) => !existsSync(join(build, name)))
-const required = process.env.MAGS_REQUIRE_NATIVE === '1'
-if (missing.length > 0 && !required) console.warn(`skipped: files of a sandbox need native/build/${missing.join(' and native/build/')} (build native/ first)`)
-
 async function* pieces(...parts: readonly (string | Uint8Array)[]) {
   for (const part of parts) yield Buffer.from(part as string)
-}
-
-/** The socket appears, and takes connections, a moment after the program's start. */
-async function connectSoon(socket: string, program: ChildProcess): Promise<AgentConnection> {
-  for (;;) {
-    try {
-      return await connectAgent(socket)
-    } catch (error) {
-      const { cause } = error as { cause?: { code?: string } }
-      if (cause?.code !== 'ENOENT' && cause?.code !== 'ECONNREFUSED') throw error
-      if (program.exitCode !== null) throw new Error(`the agent ended with ${program.exitCode}`)
-      await new Promise((resolve) => setImmediate(resolve))
-    }
-  }
 }
 
 async function joined(parts: AsyncIterable<Uint8Array>): Promise<Buffer> {
   return Buffer.concat(await Array.fromAsync(parts))
 }
 
-describe.skipIf(missing.length > 0 && !required)('files of a sandbox', () => {
+describe.skipIf(cannotTestAgent('files of a sandbox'))('files of a sandbox', () => {
   let folder: string
   let top: string
-  let program: ChildProcess
+  let program: RealAgent
   let connection: AgentConnection
   let files: AgentSandboxFiles
 
   beforeAll(async () => {
-    if (missing.length > 0) throw new Error(`native/build lacks ${missing.join(' and ')}: build native/ first`)
     folder = await mkdtemp(join(tmpdir(), 'sandbox-files-'))
-    const socket = join(folder, 'a.sock')
-    program = spawn(join(build, 'mounter'), ['listen', socket, join(build, 'agent'), 'container'], { stdio: ['ignore', 'inherit', 'inherit'] })
-    connection = await connectSoon(socket, program)
+    program = startRealAgent(nativeBuild, join(folder, 'a.sock'), [join(nativeBuild, 'agent'), 'container'])
+    connection = await program.connect()
     files = new AgentSandboxFiles(connection)
   })
 
   afterAll(async () => {
     connection?.close()
-    if (program && program.exitCode === null) {
-      const exited = once(program, 'exit')
-      program.kill('SIGKILL')
-      await exited
-    }
+    await program?.[Symbol.asyncDispose]()
     if (folder) await rm(folder, { recursive: true, force: true })
   })
 

@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import type { LayerSession } from '../layers/layer-session.ts'
@@ -13,8 +14,6 @@ import { Workspaces } from './workspaces.ts'
 
 export interface OpenWorkspacesDeps {
   readonly repository: WorkspaceRepository
-  /** For people: where versions are. */
-  readonly storeDescription: string
   /** Disks and records, on a real disk. */
   readonly dataDir: string
   readonly mounter: Pick<MounterClient, 'mountImage' | 'unmount' | 'resetUpper'>
@@ -29,7 +28,10 @@ export async function openWorkspaces(deps: OpenWorkspacesDeps): Promise<Workspac
   const disks = await LayerDisks.open(join(deps.dataDir, 'layers'), deps.defaultDiskGb)
   const copies = await WorkingCopies.open(join(deps.dataDir, 'workspaces'), disks, deps.logger)
   const locks = new KeyedLock()
-  const fillDeps = { mounter: deps.mounter, openLayer: deps.openLayer, mountsDir: join(deps.dataDir, 'filling') }
+  const mountsDir = join(deps.dataDir, 'filling')
+  // Mount points of a daemon that was killed; what was mounted there only its mounter saw.
+  await rm(mountsDir, { recursive: true, force: true })
+  const fillDeps = { mounter: deps.mounter, openLayer: deps.openLayer, mountsDir }
   const versions = new VersionDisks({
     ...deps,
     disks,

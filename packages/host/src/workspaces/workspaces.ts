@@ -13,12 +13,10 @@ import type { WorkspaceRepository } from './repository/repository.ts'
 
 export interface WorkspacesDeps {
   readonly repository: WorkspaceRepository
-  readonly storeDescription: string
   readonly copies: WorkingCopies
   readonly disks: LayerDisks
   readonly versions: VersionDisks
   readonly locks: KeyedLock
-  readonly defaultDiskGb: number
   readonly logger: Logger
 }
 
@@ -38,7 +36,6 @@ const settleEveryMs = 30_000
  *     opened ──serve──▶ serving ──close──▶ closed
  */
 export class Workspaces implements HostWorkspaces {
-  readonly store: string
   readonly #deps: WorkspacesDeps
   readonly #open = new Map<string, OpenWorkspace>()
   readonly #timers: NodeJS.Timeout[] = []
@@ -47,7 +44,6 @@ export class Workspaces implements HostWorkspaces {
 
   constructor(deps: WorkspacesDeps) {
     this.#deps = deps
-    this.store = deps.storeDescription
   }
 
   /** Begins what is done in the background, once every sandbox that lives on was adopted. `saveLeft` runs a sandbox to read what was left on a disk. */

@@ -26,7 +26,6 @@ const image = { name: 'debian-12', digest: 'sha256:d12' }
 
 /** Workspaces in memory, with the fences and the "left behind" of the real ones. Tests break it through `fault`, `faults` and `beforeSave`. */
 export class FakeWorkspaces implements HostWorkspaces {
-  readonly store = 'memory'
   /** What everything rejects with that needs the object store, while it is set. */
   fault: MagsError | undefined
   /** What the next of them reject with, one each. */

@@ -52,7 +52,6 @@ export class OpenWorkspace {
   #uncommitted: Uncommitted | undefined
   /** What we thought was stored is not all there. */
   #distrustful = false
-  #newest: WorkspaceVersion | undefined
   #lastSaved: WorkspaceSaved | undefined
   #lastActivity: bigint | undefined
   #saving: Promise<unknown> = Promise.resolve()
@@ -140,25 +139,22 @@ export class OpenWorkspace {
     const copy = this.#copy()
     // Before the layer is looked at: what runs from now on counts for the next time.
     const activity = await this.#sandbox.activity()
-    if (this.#lastSaved !== undefined && activity !== undefined && activity === this.#lastActivity) return this.#doneAgain(final)
+    if (this.#lastSaved !== undefined && activity !== undefined && activity === this.#lastActivity) {
+      this.#saved = final
+      return { ...this.#lastSaved, changed: false }
+    }
     const result = await this.#saveTree(copy, final)
     this.#state = result.state
     if (result.changed || copy.version === 0 || this.#uncommitted !== undefined || this.#distrustful) {
       this.#uncommitted = { manifest: result.manifest, uploadedBytes: result.uploadedBytes + (this.#uncommitted?.uploadedBytes ?? 0) }
     }
     const changed = this.#uncommitted !== undefined
-    if (this.#uncommitted !== undefined) this.#newest = await this.#commit(this.#uncommitted)
-    this.#newest ??= (await repository.manifest(this.storageId, copy.version)).version
+    const committed = this.#uncommitted && (await this.#commit(this.#uncommitted))
+    const version = committed ?? this.#lastSaved?.version ?? (await repository.manifest(this.storageId, copy.version)).version
     this.#saved = final
     this.#lastActivity = activity
-    this.#lastSaved = { version: this.#newest, changed, skippedCount: result.skippedCount }
+    this.#lastSaved = { version, changed, skippedCount: result.skippedCount }
     return this.#lastSaved
-  }
-
-  #doneAgain(final: boolean): WorkspaceSaved {
-    if (this.#lastSaved === undefined) throw new MagsError('internal', 'nothing was saved before')
-    this.#saved = final
-    return { ...this.#lastSaved, changed: false }
   }
 
   async #saveTree(copy: WorkingCopy, final: boolean) {
