@@ -12,6 +12,7 @@ import {
   type WorkspaceSaved,
 } from '@mags/protocol'
 import type { Sandbox, SandboxDriver, SandboxShape } from './drivers/driver.ts'
+import type { Egress } from './egress/egress.ts'
 import type { ImageCatalogue } from './images/image-catalogue.ts'
 import type { WarmPool } from './pool/warm-pool.ts'
 import { HostSandbox } from './sandboxes/host-sandbox.ts'
@@ -33,6 +34,7 @@ export interface HostParts {
   readonly default: 'vm' | 'container'
   readonly images: ImageCatalogue
   readonly workspaces: Workspaces
+  readonly egress: Egress
   readonly limits: { readonly maxVcpus: number; readonly maxMemoryMb: number; readonly maxDiskGb: number }
   readonly defaultShape: SandboxShape
   readonly defaultImage: string
@@ -134,7 +136,7 @@ export class Host implements HostApi {
       const closed = this.#own(sandbox, true)
       const workspace = this.workspaces.adopted(sandbox)
       if (workspace !== undefined) closed.then(() => workspace.close())
-      return HostSandbox.resume(sandbox, resume, sink, { workspace, end: () => this.#end(sandbox) })
+      return HostSandbox.resume(sandbox, resume, sink, { workspace, egress: this.#parts.egress.of(sandbox), end: () => this.#end(sandbox) })
     }
     return undefined
   }
@@ -250,7 +252,8 @@ export class Host implements HostApi {
       await Promise.allSettled([attached, prepared?.claimed])
       await attached
       await prepared?.claimed
-      return await HostSandbox.start(sandbox, script, sink, { attachMs: () => performance.now() - begin, workspace, end: () => this.#end(sandbox) })
+      const around = { workspace, egress: this.#parts.egress.of(sandbox), end: () => this.#end(sandbox) }
+      return await HostSandbox.start(sandbox, script, sink, { attachMs: () => performance.now() - begin, ...around })
     } catch (error) {
       await workspace?.rest().catch(() => undefined)
       await sandbox.destroy()

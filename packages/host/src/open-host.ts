@@ -7,6 +7,7 @@ import { type CgroupTree, openCgroupTree } from './cgroups/cgroup-tree.ts'
 import { openContainerDriver } from './drivers/container/open-container-driver.ts'
 import type { SandboxDriver, SandboxShape } from './drivers/driver.ts'
 import { openVmDriver } from './drivers/vm/vm-driver.ts'
+import { Egress } from './egress/egress.ts'
 import { Host, type Wall } from './host.ts'
 import { ImageCatalogue } from './images/image-catalogue.ts'
 import { openHostLayer } from './layers/open-host-layer.ts'
@@ -91,6 +92,7 @@ export async function openHost(config: HostConfig): Promise<HostApi> {
     default: preferVm ? 'vm' : 'container',
     images,
     workspaces,
+    egress: new Egress(),
     defaultShape: config.defaults,
     limits: { maxVcpus: availableParallelism(), maxMemoryMb: Math.floor((totalmem() / 2 ** 20) * memoryShare), maxDiskGb: largestDiskGb },
     defaultImage: config.defaults.image,

@@ -43,6 +43,8 @@ const rows = {
   object_store_unavailable: { status: 503, retryable: true, meaning: 'The object store does not answer; nothing is lost, try again.' },
   object_store_refused: { status: 500, retryable: false, meaning: 'The object store refuses what this server needs; the text says what to set right.' },
   job_not_running: { status: 400, retryable: false, meaning: 'The job is not in a state that allows this.' },
+  not_listening: { status: 400, retryable: true, meaning: 'Nothing listens on that port inside the sandbox.' },
+  wake_failed: { status: 502, retryable: true, meaning: 'A sleeping job could not be woken; the text says why.' },
   rate_limited: { status: 429, retryable: true, meaning: 'Too many requests or over the quota.' },
   no_capacity: { status: 503, retryable: true, meaning: 'The queue is full.' },
   sandbox_failed: { status: 500, retryable: true, meaning: 'A sandbox could not be made or died; the text has the last words of its driver.' },

@@ -1,3 +1,6 @@
+import type { Duplex } from 'node:stream'
+import type { EgressPolicy } from './egress.ts'
+
 /**
  * The seam between the server (what is asked) and the host (how it runs on this machine). Only plain data and callbacks with plain
  * data cross it, so that it can become HTTP between machines.
@@ -21,6 +24,8 @@ export interface SandboxSpec {
   readonly workspace?: WorkspaceHold
   /** Its root starts from this workspace, which is not changed; together with `workspace` a fork of it. */
   readonly base?: WorkspaceSource
+  /** What it may reach besides the rules of this machine; default all that those allow. */
+  readonly egress?: EgressPolicy
 }
 
 /** A workspace that is ours to write. */
@@ -175,6 +180,42 @@ export interface ExecRequest {
   readonly timeoutMs: number
 }
 
+/** One more program with its input open; `sftp` is the server's side of SFTP version 3 on standard input and output, which every sandbox has. */
+export type ProgramRequest = {
+  readonly environment?: Readonly<Record<string, string>>
+  readonly cwd?: string
+  /** On a terminal of its own; all output is then `stdout`. TERM belongs into `environment`. */
+  readonly pty?: TerminalSize
+} & ({ readonly kind: 'command'; readonly command: readonly string[] } | { readonly kind: 'sftp' })
+
+export interface TerminalSize {
+  readonly rows: number
+  readonly cols: number
+}
+
+/** A program that somebody talks with. */
+export interface RunningProgram {
+  /** Settles when its first process ended and its output so far was taken; never rejects. */
+  readonly exit: Promise<ScriptExit>
+  /** Settles when all its output was taken, also that of processes it left behind; never rejects. */
+  readonly outputEnd: Promise<void>
+  /** Settles when the bytes were taken: wait for it before the next. Rejects when nobody reads them any more. */
+  write(bytes: Uint8Array): Promise<void>
+  /** End of its input. */
+  end(): void
+  signal(signal: number): void
+  resize(size: TerminalSize): void
+  /** Kills its process group if it still runs, and forgets it. Idempotent. */
+  close(): void
+}
+
+/** A connection or datagram that a sandbox was not allowed. */
+export interface RefusedConnection {
+  readonly protocol: 'tcp' | 'udp' | 'other'
+  readonly address: string
+  readonly port: number
+}
+
 /** A machine that was taken for a job; its script has not started. */
 export interface SandboxLease {
   /** Twelve lower-case hex digits: the `vm_id` of the API. Stored by the server before `run`, so that a crash cannot run a script twice. */
@@ -209,6 +250,27 @@ export interface RunningSandbox {
     abort?: AbortSignal,
   ): Promise<ScriptExit & { timedOut: boolean }>
   readonly files: SandboxFiles
+  /** Starts one more program and leaves its input open; output is acknowledged as the promise settles. Wakes nothing: the sandbox must not sleep. */
+  start(request: ProgramRequest, onOutput: (source: 'stdout' | 'stderr', bytes: Uint8Array) => Promise<void> | void): RunningProgram
+  /** A TCP connection to a port inside, also of servers that listen on 127.0.0.1 only. Rejects with MagsError 'not_listening' when nothing does, 'sandbox_failed' when it is lost. */
+  connect(port: number): Promise<Duplex>
+  /** Stops every process where it is; memory stays. Idempotent. The workspace is the caller's to save before. */
+  sleep(): Promise<void>
+  /** Lets them go on; from a hibernated one, too, which takes longer. Idempotent. Rejects with MagsError 'sandbox_failed' when it cannot come back. */
+  wake(): Promise<void>
+  /** A sleeping one: memory goes to disk and is free for others. False when this kind of sandbox cannot. */
+  hibernate(): Promise<boolean>
+  /** In force once settled; for connections that exist, too. Rejects with MagsError 'bad_request' naming the rule that cannot be kept. */
+  setEgress(policy: EgressPolicy): Promise<void>
+  /** Bytes it sent so far to anywhere outside; counted over sleep and restarts of the daemon. */
+  egressBytes(): Promise<number>
+  /** Hears of what it was refused, each target at most once a minute; at most 64 a minute. Returns how to stop. */
+  watchRefused(listener: (refused: RefusedConnection) => void): () => void
+  /**
+   * Another machine with the state of this one: files always, memory and processes when its kind can (`withMemory`; the script's process and its output then go on in the copy, and the lease's `run` takes it over instead of
+   * starting a script). This one goes on as if nothing happened; connections are not copied. Rejects with MagsError 'not_available' with the reason.
+   */
+  fork(spec: SandboxSpec, abort?: AbortSignal): Promise<{ readonly lease: SandboxLease; readonly withMemory: boolean }>
   /**
    * Saves its workspace as a new version, if anything changed; durable once settled. With `final` every process in the sandbox is ended before, and nothing can run in it afterwards.
    * Rejects with MagsError 'object_store_unavailable' (the changes stay on this machine, try again), 'workspace_fenced' (somebody else has it now; never try again).
@@ -258,9 +320,9 @@ export interface HostApi {
   acquire(spec: SandboxSpec, abort?: AbortSignal, onProgress?: (words: string) => void): Promise<SandboxLease>
   /**
    * Takes back a persistent sandbox that outlived the daemon. `resume` has the bytes of each stream already safe. Undefined when it is gone.
-   * Everything not adopted by the time `settle` is called is freed.
+   * A hibernated one is adopted without being woken, one that only sleeps goes on sleeping when `asleep` says so. Everything not adopted by the time `settle` is called is freed.
    */
-  adopt(sandboxId: string, resume: { stdout: number; stderr: number }, sink: OutputSink): Promise<RunningSandbox | undefined>
+  adopt(sandboxId: string, resume: { stdout: number; stderr: number; asleep?: boolean }, sink: OutputSink): Promise<RunningSandbox | undefined>
   /** Ends recovery: frees what was left behind and starts to fill the pool. */
   settle(): Promise<void>
   poolStatus(): PoolStatus

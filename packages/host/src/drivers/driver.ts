@@ -1,6 +1,8 @@
+import type { Duplex } from 'node:stream'
 import type { Isolation } from '@mags/protocol'
 import type { AgentConnection } from '../agent/connection.ts'
 import type { LayerSession } from '../layers/layer-session.ts'
+import type { NetworkSlot } from '../network/sandbox-network.ts'
 
 /** The size of a machine; warm sandboxes are kept per size and image. */
 export interface SandboxShape {
@@ -78,6 +80,10 @@ export interface Sandbox {
   ranOutOfMemory(): Promise<boolean>
   freeze(): Promise<void>
   thaw(): Promise<void>
+  /** A TCP connection to a port inside, also of servers that listen on its loopback only. Rejects with MagsError 'not_listening'. */
+  connect(port: number): Promise<Duplex>
+  /** Its place in the network; undefined for one without. */
+  readonly network: NetworkSlot | undefined
   /** Marks the record: keep for the next daemon (true) or free on its start (false). */
   keep(keep: boolean): Promise<void>
   /** Lets go without ending it: closes our connection and forgets it. For a daemon that stops while persistent sandboxes live on. */

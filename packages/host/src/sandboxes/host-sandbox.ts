@@ -1,21 +1,30 @@
 import { constants } from 'node:os'
+import type { Duplex } from 'node:stream'
 import {
+  type EgressPolicy,
   type ExecRequest,
   type Isolation,
   MagsError,
   type OutputSink,
+  type ProgramRequest,
+  type RefusedConnection,
+  type RunningProgram,
   type RunningSandbox,
   type SandboxFiles,
+  type SandboxLease,
+  type SandboxSpec,
   type ScriptExit,
   type ScriptSpec,
   type WorkspaceSaved,
 } from '@mags/protocol'
 import type { AgentExec, AgentExit, AgentOutput } from '../agent/connection.ts'
 import type { Sandbox } from '../drivers/driver.ts'
+import type { SandboxEgress } from '../egress/sandbox-egress.ts'
 import type { OpenWorkspace } from '../workspaces/local/open-workspace.ts'
 import { placeFiles } from './place-files.ts'
 import { AgentSandboxFiles } from './sandbox-files.ts'
 import { sandboxEnvironment } from './script-environment.ts'
+import { startProgram } from './start-program.ts'
 
 type ExecOutput = (source: 'stdout' | 'stderr', bytes: Uint8Array) => Promise<void> | void
 
@@ -25,6 +34,7 @@ const signalBase = 128
 /** What a sandbox belongs to. */
 export interface Surroundings {
   readonly workspace: OpenWorkspace | undefined
+  readonly egress: SandboxEgress
   readonly end: () => Promise<void>
 }
 
@@ -42,11 +52,13 @@ export class HostSandbox implements RunningSandbox {
   readonly #sandbox: Sandbox
   readonly #script: AgentExec | undefined
   readonly #workspace: OpenWorkspace | undefined
+  readonly #egress: SandboxEgress
   readonly #end: () => Promise<void>
 
-  private constructor(sandbox: Sandbox, script: AgentExec | undefined, attachMs: number, { workspace, end }: Surroundings) {
+  private constructor(sandbox: Sandbox, script: AgentExec | undefined, attachMs: number, { workspace, egress, end }: Surroundings) {
     this.#sandbox = sandbox
     this.#workspace = workspace
+    this.#egress = egress
     this.#end = end
     this.#script = script
     this.attachMs = attachMs
@@ -129,6 +141,42 @@ export class HostSandbox implements RunningSandbox {
       abort?.removeEventListener('abort', kill)
       program.close()
     }
+  }
+
+  start(request: ProgramRequest, onOutput: ExecOutput): RunningProgram {
+    return startProgram(this.#sandbox, request, onOutput)
+  }
+
+  connect(port: number): Promise<Duplex> {
+    return this.#sandbox.connect(port)
+  }
+
+  async sleep() {
+    await this.#sandbox.freeze()
+  }
+
+  async wake() {
+    await this.#sandbox.thaw()
+  }
+
+  async hibernate() {
+    return false
+  }
+
+  setEgress(policy: EgressPolicy) {
+    return this.#egress.set(policy)
+  }
+
+  egressBytes() {
+    return this.#egress.bytes()
+  }
+
+  watchRefused(listener: (refused: RefusedConnection) => void) {
+    return this.#egress.watchRefused(listener)
+  }
+
+  async fork(_spec: SandboxSpec): Promise<{ readonly lease: SandboxLease; readonly withMemory: boolean }> {
+    throw new MagsError('not_available', 'forks of running sandboxes')
   }
 
   async saveWorkspace(options: { readonly final: boolean }): Promise<WorkspaceSaved> {

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import {
+  type EgressPolicy,
   type ExecRequest,
   type HostApi,
   type HostCapabilities,

@@ -127,7 +127,7 @@ export class ContainerDriver implements SandboxDriver {
       await identify(next)
     }
     const lent = undo.move()
-    const parts = { record, dir, cgroup, agent, root: layers, release: () => lent.disposeAsync() }
+    const parts = { record, dir, cgroup, agent, root: layers, network: slot.network, release: () => lent.disposeAsync() }
     return new ContainerSandbox(this.#deps, this.rootAt === 'attach' ? { ...parts, swapRoot } : parts)
   }
 
@@ -163,7 +163,7 @@ export class ContainerDriver implements SandboxDriver {
       if (network !== undefined) await this.#deps.network.free(network)
       this.#slots.forget(record.slot)
     }
-    return new ContainerSandbox(this.#deps, { record: { ...record, process }, dir, cgroup, agent, root, release })
+    return new ContainerSandbox(this.#deps, { record: { ...record, process }, dir, cgroup, agent, root, network, release })
   }
 
   async sweep() {

@@ -6,6 +6,7 @@ import type { CgroupTree } from '../../cgroups/cgroup-tree.ts'
 import type { LayerSession } from '../../layers/layer-session.ts'
 import { openHostLayer } from '../../layers/open-host-layer.ts'
 import type { MounterClient } from '../../mounter/mounter-client.ts'
+import type { ContainerSlot } from '../../network/sandbox-network.ts'
 import type { ProcessIdentity } from '../../recover/process-identity.ts'
 import { writeRecord } from '../../recover/record-file.ts'
 import type { Sandbox, SandboxDeath, SandboxRoot, SandboxShape } from '../driver.ts'
@@ -41,6 +42,7 @@ export interface ContainerSandboxParts {
   readonly cgroup: string
   readonly agent: AgentConnection
   readonly root: LayeredRoot
+  readonly network: ContainerSlot | undefined
   /** Gives it another root, and its identity in there; absent where that cannot be done. */
   readonly swapRoot?: (root: SandboxRoot) => Promise<void>
   /** Frees what the driver lent, after the processes are dead. */
@@ -133,6 +135,14 @@ export class ContainerSandbox implements Sandbox {
   async thaw() {
     if (!this.#quiesced) await this.#deps.cgroups.thaw(this.#parts.cgroup)
     this.#frozen = false
+  }
+
+  connect(port: number) {
+    return this.agent.dial(port)
+  }
+
+  get network() {
+    return this.#parts.network
   }
 
   async ranOutOfMemory() {

@@ -73,6 +73,14 @@ export class FakeSandbox implements Sandbox {
     this.#machine.thaw()
   }
 
+  connect(port: number) {
+    return this.agent.dial(port)
+  }
+
+  get network() {
+    return undefined
+  }
+
   async keep(keep: boolean): Promise<void> {
     this.#machine.kept = keep
   }

@@ -125,6 +125,14 @@ export class VmSandbox implements Sandbox {
     await this.#halting
   }
 
+  connect(port: number) {
+    return this.agent.dial(port)
+  }
+
+  get network() {
+    return this.#parts.tap
+  }
+
   async ranOutOfMemory() {
     this.#outOfMemory ||= (await this.#parts.ranOutOfMemory().catch(() => false)) || oomMessage.test(await this.#parts.machine.readConsole())
     return this.#outOfMemory
