@@ -75,8 +75,8 @@ void channel_fail(struct channel *ch, int error, const char *what) {
 }
 
 void channel_close(struct channel *ch) {
-  // Work on files ends by a signal it can still take back what is half written at.
-  if (ch->kind != KIND_DIAL && ch->state == RUNNING) kill(-(pid_t)ch->pid, ch->kind == KIND_FILE ? SIGTERM : SIGKILL);
+  // Work on files ends by a signal it can still take back what is half written at; who sits at a terminal is hung up, by closing it.
+  if (ch->kind != KIND_DIAL && !ch->pty && ch->state == RUNNING) kill(-(pid_t)ch->pid, ch->kind == KIND_FILE ? SIGTERM : SIGKILL);
   if (ch->script) exec_remove_script(ch->id);
   for (int i = 0; i < 2; i++) {
     close_fd(&ch->out[i].fd);

@@ -39,7 +39,8 @@ struct channel {
   bool in_ended;
 
   uint16_t port;  // of a dial
-  bool second_try;
+  uint8_t dial_next;
+  int dial_error;
 };
 
 uint32_t channels_count(void);

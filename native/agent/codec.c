@@ -122,7 +122,7 @@ bool decode_file(struct reader *r, struct file_request *file) {
   file->first = read_u64(r);
   file->second = read_u64(r);
   file->path = read_string(r);
-  return reader_done(r) && file->op >= FILE_STAT && file->op <= FILE_REMOVE;
+  return reader_done(r) && file->op >= FILE_STAT && file->op <= FILE_SFTP;
 }
 
 bool decode_identity(struct reader *r, struct identity *identity) {

@@ -9,11 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "../sftp/sftp.h"
 #include "../tree/remove-tree.h"
 #include "exec.h"
 #include "files.h"
@@ -248,8 +250,11 @@ static int work(const struct file_request *request) {
       return do_read(request->path, request->first, request->second);
     case FILE_WRITE:
       return do_write(request->path, request->first);
-    default:
+    case FILE_REMOVE:
       return do_remove(request->path, request->first != 0);
+    default:
+      prctl(PR_SET_NAME, "sftp-server");
+      return sftp_serve(0, 1, request->path);
   }
 }
 
@@ -271,8 +276,8 @@ static int prepare(int in, int out) {
 
 void file_work_open(struct channel *ch, const struct file_request *request) {
   int in = -1, out = -1, error = 0;
-  bool writes = request->op == FILE_WRITE;
-  if ((writes && !open_pipe(&ch->in_fd, &in, false)) || !open_pipe(&ch->out[0].fd, &out, true)) error = errno;
+  bool reads_input = request->op == FILE_WRITE || request->op == FILE_SFTP;
+  if ((reads_input && !open_pipe(&ch->in_fd, &in, false)) || !open_pipe(&ch->out[0].fd, &out, true)) error = errno;
   ch->out[1].ended = true;
   pid_t pid = error ? -1 : fork();
   if (pid == 0) {

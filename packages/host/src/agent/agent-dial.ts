@@ -1,3 +1,4 @@
+import { constants } from 'node:os'
 import { Duplex } from 'node:stream'
 import { MagsError } from '@mags/protocol'
 import type { AgentChannel, AgentWire } from './agent-channel.ts'
@@ -6,7 +7,7 @@ import type { AgentExit } from './connection.ts'
 import { encodeClose, encodeDial } from './encode-frames.ts'
 import { layerWorkerPort, windowDefault, windowMax } from './frame-constants.ts'
 import { ReceivedStream } from './received-stream.ts'
-import { errnoMessage } from './request-error.ts'
+import { errnoMessage, notListening } from './request-error.ts'
 import { SentStream } from './sent-stream.ts'
 
 /** A piece smaller than this is copied: queued as a view it would keep the whole chunk it came in. */
@@ -65,13 +66,16 @@ export class ChannelDial extends Duplex implements AgentChannel {
 
   onExit(exit: AgentExit) {
     if (exit.kind !== 'not-started') return
-    this.destroy(
-      new MagsError(
-        'not_found',
-        `${this.#port === layerWorkerPort ? 'the layer worker' : `port ${this.#port}`} of the sandbox: ${exit.message || errnoMessage(exit.code)}`,
-        { details: { errno: exit.code } },
-      ),
-    )
+    this.destroy(this.#failure(exit))
+  }
+
+  #failure({ code, message }: AgentExit): MagsError {
+    if (this.#port === layerWorkerPort)
+      return new MagsError('not_found', `the layer worker of the sandbox: ${message || errnoMessage(code)}`, { details: { errno: code } })
+    if (code === constants.errno.ECONNREFUSED) return notListening(this.#port)
+    return new MagsError('sandbox_failed', `port ${this.#port} of the sandbox: ${message || errnoMessage(code)}`, {
+      details: { errno: code, port: this.#port },
+    })
   }
 
   onData(stream: number, offset: number, bytes: Buffer) {

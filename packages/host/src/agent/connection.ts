@@ -92,6 +92,7 @@ export interface AgentFileEntry {
  * - `stat` an entry, links followed; `list` a byte (1: there is more) and entries in the order of their names' bytes, links not followed; `read` bytes of a regular file
  * - `write` reads pieces from stdin, each behind its length as u32 (at most 64 KiB), and a length of 0 once all is there; only then the file takes the place of what has the name
  * - `remove` a folder only with `recursive`
+ * - `sftp` speaks SFTP version 3 on stdin and stdout until its input ends; relative paths start at `path`
  */
 export type AgentFileRequest = { readonly path: string; readonly windowBytes?: number } & (
   | { readonly op: 'stat' }
@@ -99,6 +100,7 @@ export type AgentFileRequest = { readonly path: string; readonly windowBytes?: n
   | { readonly op: 'read'; readonly offset: number; readonly most: number }
   | { readonly op: 'write'; readonly mode?: number }
   | { readonly op: 'remove'; readonly recursive: boolean }
+  | { readonly op: 'sftp' }
 )
 
 /** A channel found running after a reconnect, as the agent's HELLO listed it. */

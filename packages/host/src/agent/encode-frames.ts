@@ -66,6 +66,7 @@ export function encodeFile(channel: number, request: AgentFileRequest): Buffer {
 function fileArguments(request: AgentFileRequest): readonly [number, number] {
   switch (request.op) {
     case 'stat':
+    case 'sftp':
       return [0, 0]
     case 'list':
       return [request.most, 0]

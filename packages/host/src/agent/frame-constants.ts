@@ -48,7 +48,7 @@ export const requestOp = {
 } as const
 export type RequestOp = (typeof requestOp)[keyof typeof requestOp]
 
-export const fileOp = { stat: 1, list: 2, read: 3, write: 4, remove: 5 } as const
+export const fileOp = { stat: 1, list: 2, read: 3, write: 4, remove: 5, sftp: 6 } as const
 /** Most entries of one listing, and most bytes of one piece of content. */
 export const fileListLimit = 10_000
 export const filePieceLimit = 64 << 10

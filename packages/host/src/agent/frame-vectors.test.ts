@@ -43,6 +43,7 @@ const sent: Record<string, () => Buffer> = {
   'host.file-write': () => encode.encodeFile(16, { op: 'write', path: '/a/b', mode: 0o640, windowBytes: 4096 }),
   'host.file-write-keep': () => encode.encodeFile(17, { op: 'write', path: '/a/b' }),
   'host.file-remove': () => encode.encodeFile(4_000_000_000, { op: 'remove', path: '/a', recursive: true }),
+  'host.file-sftp': () => encode.encodeFile(18, { op: 'sftp', path: '/root' }),
   'host.file': () => encode.encodeFile(14, { op: 'read', path: '/data/é', offset: 1_099_511_627_776, most: 60_000 }),
   'host.data': () => Buffer.concat([encode.encodeDataHead(7, 4_294_967_296, 8), Buffer.from('68656c6c6f0a00ff', 'hex')]),
   'host.data-empty': () => encode.encodeDataHead(7, 0, 0),

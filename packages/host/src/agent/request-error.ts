@@ -1,3 +1,4 @@
+import { constants } from 'node:os'
 import { getSystemErrorMap } from 'node:util'
 import { type ErrorCode, MagsError } from '@mags/protocol'
 
@@ -36,4 +37,10 @@ export function errnoMessage(errno: number): string {
 export function requestError(what: string, errno: number): MagsError {
   const name = getSystemErrorMap().get(-errno)?.[0]
   return new MagsError(codes[name ?? ''] ?? 'sandbox_failed', `${what}: ${errnoMessage(errno)}`, { details: { errno, ...(name ? { errno_name: name } : {}) } })
+}
+
+/** A connection to a port of the sandbox was refused: what people see while their server is not up yet. */
+export function notListening(port: number): MagsError {
+  const errno = constants.errno.ECONNREFUSED
+  return new MagsError('not_listening', `nothing listens on port ${port} of the sandbox: ${errnoMessage(errno)}`, { details: { errno, port } })
 }

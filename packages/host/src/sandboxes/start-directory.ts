@@ -1,0 +1,2 @@
+/** Where programs of a sandbox start unless told otherwise: its user's home. */
+export const startDirectory = '/root'
