@@ -4,7 +4,7 @@
 MAGS_LOGS=$MAGS_TOOLS/log
 mags_terminal=0
 if [ -t 2 ] && [ "${TERM:-dumb}" != dumb ]; then mags_terminal=1; fi
-step_process='' ticker_process=''
+step_process='' aside_process='' ticker_process=''
 
 say() { printf 'mags: %s\n' "$*" >&2; }
 fail() {
@@ -21,17 +21,17 @@ end_step() {
     wait "$ticker_process" 2>/dev/null
     ticker_process=''
   fi
-  if [ -n "$step_process" ]; then
+  for group in $step_process $aside_process; do
     # dash takes a group only in this form
-    kill -s TERM -- "-$step_process" 2>/dev/null
+    kill -s TERM -- "-$group" 2>/dev/null
     tenths=0
-    while kill -s 0 -- "-$step_process" 2>/dev/null; do
+    while kill -s 0 -- "-$group" 2>/dev/null; do
       tenths=$((tenths + 1))
-      [ "$tenths" != 100 ] || kill -s KILL -- "-$step_process" 2>/dev/null
+      [ "$tenths" != 100 ] || kill -s KILL -- "-$group" 2>/dev/null
       sleep 0.1
     done
-    step_process=''
-  fi
+  done
+  step_process='' aside_process=''
 }
 interrupted() {
   trap '' INT TERM HUP

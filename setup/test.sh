@@ -12,11 +12,32 @@ run_stage() {
   wait "$step_process"
   status=$?
   step_process=''
-  if [ "$status" != 0 ]; then
-    failed_stages=$((failed_stages + 1))
-    say "tests: $stage failed (exit status $status)"
-    return 1
-  fi
+  judge_stage
+}
+
+judge_stage() {
+  [ "$status" != 0 ] || return 0
+  failed_stages=$((failed_stages + 1))
+  say "tests: $stage failed (exit status $status)"
+  return 1
+}
+
+# start_aside LOG COMMAND…   beside the stages that follow: for one that keeps a processor busy while they often wait. `end_aside` waits for it and shows what it said.
+start_aside() {
+  aside_log=$1
+  shift
+  mkdir -p "${aside_log%/*}"
+  setsid "$@" </dev/null >"$aside_log" 2>&1 &
+  aside_process=$!
+}
+end_aside() {
+  stage=$1
+  say "tests: $stage"
+  wait "$aside_process"
+  status=$?
+  aside_process=''
+  cat "$aside_log"
+  judge_stage
 }
 
 # run_tests [vitest arguments]   the last line is `N passed, N failed` (and `, N skipped`); exit 0 only when nothing failed.
@@ -37,6 +58,8 @@ run_tests() {
     run_stage 'native programs (make -C native test)' make -C native test
     run_stage 'fuzzing of their readers, bounded (make -C native fuzz-run)' make -C native fuzz-run FUZZ_SECONDS=10
   fi
+  # The hosts most people have: Debian's 6.1 kernel with the unified control groups, in a guest.
+  [ $# != 0 ] || start_aside "$MAGS_LOGS/compat.log" sh tests/compat/run.sh
   # As the daemon does for itself: in a mount namespace of its own (what a test leaves mounted is gone with it), and where the host has both
   # kinds of control groups, without the v2 tree, which crun refuses.
   own_mounts=''
@@ -46,10 +69,7 @@ run_tests() {
     node node_modules/vitest/vitest.mjs run --reporter=default --reporter=json --outputFile.json="$results" "$@"
   vitest_status=$status
   [ "$vitest_status" = 0 ] || failed_stages=$((failed_stages - 1))
-  # The hosts most people have: Debian's 6.1 kernel with the unified control groups, in a guest.
-  if [ $# = 0 ]; then
-    run_stage 'containers on Linux 6.1 with cgroup v2, in a guest (npm run test:compat)' sh tests/compat/run.sh
-  fi
+  [ $# != 0 ] || end_aside 'containers on Linux 6.1 with cgroup v2, in a guest (npm run test:compat), beside the others'
   trap - INT TERM HUP
   node setup/count-tests.mjs "$results" "$vitest_status" "$failed_stages"
   exit

@@ -8,13 +8,20 @@ import { Output } from './terminal/output.ts'
 const definitions: Readonly<Record<string, () => Promise<CommandDefinition>>> = {
   run: async () => (await import('./commands/run.ts')).runCommand,
   exec: async () => (await import('./commands/exec.ts')).execCommand,
+  ssh: async () => (await import('./commands/ssh.ts')).sshCommand,
   new: async () => (await import('./commands/new.ts')).newCommand,
   cp: async () => (await import('./commands/cp.ts')).cpCommand,
   list: async () => (await import('./commands/list.ts')).listCommand,
   status: async () => (await import('./commands/status.ts')).statusCommand,
   logs: async () => (await import('./commands/logs.ts')).logsCommand,
   stop: async () => (await import('./commands/stop.ts')).stopCommand,
+  url: async () => (await import('./commands/url.ts')).urlCommand,
+  set: async () => (await import('./commands/set.ts')).setCommand,
+  sleep: async () => (await import('./commands/sleep.ts')).sleepCommand,
+  wake: async () => (await import('./commands/wake.ts')).wakeCommand,
+  fork: async () => (await import('./commands/fork.ts')).forkCommand,
   sync: async () => (await import('./commands/sync.ts')).syncCommand,
+  cron: async () => (await import('./commands/cron.ts')).cronCommand,
   workspace: async () => (await import('./commands/workspace.ts')).workspaceCommand,
   resize: async () => (await import('./commands/resize.ts')).resizeCommand,
   files: async () => (await import('./commands/files.ts')).filesCommand,
@@ -25,7 +32,7 @@ const definitions: Readonly<Record<string, () => Promise<CommandDefinition>>> = 
 }
 
 /** Named by the documents, not there yet. */
-const laterCommands: ReadonlySet<string> = new Set('url ssh set cron token usage login logout whoami mcp sleep wake'.split(' '))
+const laterCommands: ReadonlySet<string> = new Set('token usage login logout whoami mcp'.split(' '))
 
 /** Runs one command line and ends the process with its exit code. */
 export async function main(args: readonly string[]): Promise<never> {
@@ -58,15 +65,21 @@ async function dispatch(cli: Cli, args: readonly string[]): Promise<number> {
     })
     if (command === undefined) continue
     command.hook('preAction', (_parent, action) => {
-      cli.output.json = action.opts<{ json?: boolean }>().json === true
+      // `mags url alias … --json`: the command above has that flag, too, and takes it.
+      cli.output.json = action.optsWithGlobals<{ json?: boolean }>().json === true
     })
     program.addCommand(command.copyInheritedSettings(program))
-    for (const part of command.commands) part.copyInheritedSettings(command)
+    inheritSettings(command)
   }
   if (asked === '--version' || asked === '-V') return await dispatch(cli, ['version'])
   if (asked === undefined) program.outputHelp()
   else await program.parseAsync([...args], { from: 'user' })
   return exitCode
+}
+
+/** What the program sets holds for every command below. */
+function inheritSettings(command: Command): void {
+  for (const part of command.commands) inheritSettings(part.copyInheritedSettings(command))
 }
 
 function newProgram(): Command {

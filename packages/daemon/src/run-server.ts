@@ -4,11 +4,13 @@ import { type HostConfig, openHost } from '@mags/host'
 import { MagsError } from '@mags/protocol'
 import { createServer } from '@mags/server'
 import { pino } from 'pino'
+import { appsUrlOf } from './config/gateway-config.ts'
 import { installation } from './config/installation.ts'
 import { readServerConfig, type ServerConfig, type ServerOptions } from './config/server-config.ts'
 import { requireFreeSpace } from './start/free-space.ts'
 import { takeInstanceLock } from './start/instance-lock.ts'
 import { admitLocalClient } from './start/local-client.ts'
+import { type OpenGateway, openGateway } from './start/open-gateway.ts'
 import { enterPrivateMounts } from './start/private-mounts.ts'
 import { untilSignalled } from './start/signals.ts'
 
@@ -45,22 +47,37 @@ async function serve(config: ServerConfig) {
   undo.defer(() => host.close({ keepPersistent: true }))
 
   const apiUrl = `http://${config.host.includes(':') ? `[${config.host}]` : config.host}:${config.port}`
+  let gateway: OpenGateway | undefined
   const server = await createServer({
     database: config.databaseUrl === undefined ? { kind: 'sqlite', path: join(config.dataDir, 'mags.db') } : { kind: 'postgres', url: config.databaseUrl },
     host,
     logsDir: join(config.dataDir, 'logs'),
     filesDir: join(config.dataDir, 'files'),
-    limits: { syncIntervalMs: config.workspaces.syncEveryMs, saveWaitMs: config.workspaces.saveWaitMs },
+    limits: {
+      syncIntervalMs: config.workspaces.syncEveryMs,
+      saveWaitMs: config.workspaces.saveWaitMs,
+      sleepAfterMs: config.sleep.afterMs,
+      sleepCheckMs: config.sleep.checkMs,
+      releaseAfterMs: config.sleep.releaseAfterMs,
+    },
     logger,
     version,
     publicUrl: apiUrl,
+    appsUrl: () => gateway && appsUrlOf(config.gateway, gateway.httpPort),
+    ssh: { host: config.gateway.ssh.publicHost, portFirst: config.gateway.ssh.portFirst },
   })
   undo.defer(() => server.close())
   await server.start()
+  gateway = await openGateway({ config: config.gateway, directory: server.directory, dataDir: config.dataDir, logger })
+  const { close } = gateway
+  undo.defer(close)
   const address = await listen(server.app, config)
   await admitLocalClient(server.tokens, address)
   const { default: isolation, vm, container } = host.capabilities()
-  logger.info({ address, version, isolation, vm: vm.detail, container: container.detail }, 'ready')
+  logger.info(
+    { address, urls: appsUrlOf(config.gateway, gateway.httpPort), sshPort: gateway.sshPort, version, isolation, vm: vm.detail, container: container.detail },
+    'ready',
+  )
 
   const signal = await stop.signalled
   logger.info({ signal }, 'stopping: running jobs may end, persistent ones stay')
@@ -79,8 +96,8 @@ async function listen(app: Awaited<ReturnType<typeof createServer>>['app'], { ho
 }
 
 function hostConfig(config: ServerConfig): Omit<HostConfig, 'agentBinary' | 'mounterBinary' | 'logger'> {
-  const { instance, systemDir, dataDir, runDir, isolation, ociRuntime, store, defaults, pool, dnsServers, egressAllow } = config
-  return { instance, systemDir, dataDir, runDir, isolation, ociRuntime, store, defaults, pool, dnsServers, egressAllow }
+  const { instance, systemDir, dataDir, runDir, isolation, ociRuntime, store, defaults, pool, dnsServers, egressAllow, egressDeny, egressDefault } = config
+  return { instance, systemDir, dataDir, runDir, isolation, ociRuntime, store, defaults, pool, dnsServers, egressAllow, egressDeny, egressDefault }
 }
 
 function words(error: unknown) {

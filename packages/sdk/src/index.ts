@@ -1,4 +1,7 @@
+export type { AccessOptions, ForkJobOptions, SleepOptions } from './access/access.ts'
+export type { UrlAliasOptions } from './aliases/url-aliases.ts'
 export { type ConfigOptions, defaultApiUrl, isLoopback, type ResolvedConfig, resolveConfig } from './config/resolve-config.ts'
+export type { CronChanges, CronOptions } from './cron/crons.ts'
 export { connectionErrorFrom, MagsApiError, MagsConnectionError, MagsProtocolError } from './errors.ts'
 export type { OnProgress } from './files/local-file.ts'
 export type { CopyOptions, ListFilesOptions, ReadOptions, WriteOptions } from './files/sandbox-files.ts'
@@ -13,8 +16,13 @@ export type { NewOptions, RunOptions, RunResult } from './jobs/run.ts'
 export type { CallOptions, ListOptions, PageOptions, UpdateOptions } from './jobs/status.ts'
 export { Mags, type MagsOptions } from './mags.ts'
 export type {
+  CronListWire,
+  CronRunListWire,
+  CronRunWire,
+  CronWire,
   DoneWire,
   ExecWire,
+  ForkJobWire,
   HealthWire,
   Isolation,
   JobListWire,
@@ -25,12 +33,19 @@ export type {
   RestoreWorkspaceWire,
   SandboxFileListWire,
   SandboxFileWire,
+  SleepStage,
+  SleepWire,
+  SshAccessWire,
   StatusWire,
   SubmitWire,
   SyncWire,
   UploadedFileListWire,
   UploadedFileStatusWire,
   UploadedFileWire,
+  UrlAccessWire,
+  UrlAliasListWire,
+  UrlAliasWire,
+  WakeWire,
   WorkspaceDifferenceWire,
   WorkspaceDiffWire,
   WorkspaceListWire,

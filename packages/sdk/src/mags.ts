@@ -1,4 +1,7 @@
+import { type AccessOptions, enableAccess, type ForkJobOptions, forkJob, type SleepOptions, sleepJob, wakeJob } from './access/access.ts'
+import { createUrlAlias, deleteUrlAlias, listUrlAliases, type UrlAliasOptions } from './aliases/url-aliases.ts'
 import { resolveConfig } from './config/resolve-config.ts'
+import { type CronChanges, type CronOptions, createCron, deleteCron, fetchCron, listCronRuns, listCrons, runCron, updateCron } from './cron/crons.ts'
 import {
   type CopyOptions,
   copyIn,
@@ -34,20 +37,31 @@ import { fetchLogs, type LogsOptions } from './jobs/logs.ts'
 import { type NewOptions, newJob, type RunOptions, type RunResult, runAndWait, submitJob } from './jobs/run.ts'
 import { type CallOptions, fetchStatus, findJob, type ListOptions, listJobs, type PageOptions, stopJob, type UpdateOptions, updateJob } from './jobs/status.ts'
 import type {
+  CronListWire,
+  CronRunListWire,
+  CronRunWire,
+  CronWire,
   DoneWire,
   ExecWire,
+  ForkJobWire,
   HealthWire,
   JobListWire,
   LogsWire,
   PoolStatusWire,
   RestoreWorkspaceWire,
   SandboxFileListWire,
+  SleepWire,
+  SshAccessWire,
   StatusWire,
   SubmitWire,
   SyncWire,
   UploadedFileListWire,
   UploadedFileStatusWire,
   UploadedFileWire,
+  UrlAccessWire,
+  UrlAliasListWire,
+  UrlAliasWire,
+  WakeWire,
   WorkspaceDiffWire,
   WorkspaceListWire,
   WorkspaceVersionListWire,
@@ -169,6 +183,37 @@ export class Mags {
     return await updateJob(this.#requester, id, options)
   }
 
+  /** How to reach a port of a persistent job: 22 by SSH, every other by its URL, which then leads there. A sleeping job is woken. */
+  enableAccess(id: string, port: 22, options?: AccessOptions): Promise<Answer<SshAccessWire>>
+  enableAccess(id: string, port: number, options?: AccessOptions): Promise<Answer<UrlAccessWire>>
+  async enableAccess(id: string, port: number, options?: AccessOptions): Promise<Answer<SshAccessWire> | Answer<UrlAccessWire>> {
+    return await enableAccess(this.#requester, id, port, options)
+  }
+
+  /** The URL of a persistent job, which leads to this port from now on. */
+  async url(id: string, port = 8080, options?: AccessOptions): Promise<string> {
+    return (await enableAccess(this.#requester, id, port, options)).url
+  }
+
+  /** Host, port and private key for an SSH client. */
+  async ssh(id: string, options?: CallOptions): Promise<Answer<SshAccessWire>> {
+    return await enableAccess(this.#requester, id, 22, options)
+  }
+
+  /** Puts a persistent job to sleep now; its workspace is saved first. */
+  async sleep(id: string, options?: SleepOptions): Promise<Answer<SleepWire>> {
+    return await sleepJob(this.#requester, id, options)
+  }
+
+  async wake(id: string, options?: CallOptions): Promise<Answer<WakeWire>> {
+    return await wakeJob(this.#requester, id, options)
+  }
+
+  /** Another persistent job as this one is now. */
+  async fork(id: string, options?: ForkJobOptions): Promise<Answer<ForkJobWire>> {
+    return await forkJob(this.#requester, id, options)
+  }
+
   /** Saves the workspace of a running job now; resolves when it is durable. Jobs are also saved by themselves, at the end at the latest. */
   async sync(id: string, options?: CallOptions): Promise<Answer<SyncWire>> {
     return await syncJob(this.#requester, id, options)
@@ -274,6 +319,55 @@ export class Mags {
   /** A disk can only grow; jobs have the new size from their next start. */
   async resizeWorkspace(id: string, diskGb: number, options?: CallOptions): Promise<Answer<WorkspaceWire>> {
     return await resizeWorkspace(this.#requester, id, diskGb, options)
+  }
+
+  /** `<subdomain>.<apps domain>` leads to whatever job has the workspace. */
+  async urlAliasCreate(subdomain: string, workspaceId: string, options?: UrlAliasOptions): Promise<Answer<UrlAliasWire>> {
+    return await createUrlAlias(this.#requester, subdomain, workspaceId, options)
+  }
+
+  /** Newest first. */
+  async urlAliasList(options?: PageOptions): Promise<Answer<UrlAliasListWire>> {
+    return await listUrlAliases(this.#requester, options)
+  }
+
+  async urlAliasDelete(subdomain: string, options?: CallOptions): Promise<Answer<DoneWire>> {
+    return await deleteUrlAlias(this.#requester, subdomain, options)
+  }
+
+  /** A script that runs at set times, each run a job of its own. */
+  async cronCreate(options: CronOptions): Promise<Answer<CronWire>> {
+    return await createCron(this.#requester, options)
+  }
+
+  /** Newest first. */
+  async cronList(options?: PageOptions): Promise<Answer<CronListWire>> {
+    return await listCrons(this.#requester, options)
+  }
+
+  /** By id or name. */
+  async cronGet(id: string, options?: CallOptions): Promise<Answer<CronWire>> {
+    return await fetchCron(this.#requester, id, options)
+  }
+
+  /** Changes what is named; null goes back to the default. */
+  async cronUpdate(id: string, changes: CronChanges): Promise<Answer<CronWire>> {
+    return await updateCron(this.#requester, id, changes)
+  }
+
+  /** With its history; jobs that it started go on. */
+  async cronDelete(id: string, options?: CallOptions): Promise<Answer<DoneWire>> {
+    return await deleteCron(this.#requester, id, options)
+  }
+
+  /** Runs it now, also while it is disabled. The answer tells when it was skipped, waits, or could not start. */
+  async cronRun(id: string, options?: CallOptions): Promise<Answer<CronRunWire>> {
+    return await runCron(this.#requester, id, options)
+  }
+
+  /** What became of its last hundred runs, newest first. */
+  async cronRuns(id: string, options?: PageOptions): Promise<Answer<CronRunListWire>> {
+    return await listCronRuns(this.#requester, id, options)
   }
 
   async poolStatus(options?: CallOptions): Promise<Answer<PoolStatusWire>> {

@@ -1,7 +1,7 @@
 import type { RunOptions } from '@mags/sdk'
-import { Command, Option } from 'commander'
+import { Command } from 'commander'
 import type { Cli, CommandDefinition } from '../cli.ts'
-import { notAvailableYet, usageError } from '../exit/cli-error.ts'
+import { usageError } from '../exit/cli-error.ts'
 import { parseName } from '../workspaces/version-reference.ts'
 import { repeatable, wholeNumber } from './flag-values.ts'
 import { addSandboxFlags, type SandboxFlags, sandboxOptions } from './sandbox-flags.ts'
@@ -31,9 +31,9 @@ export const runCommand: CommandDefinition = (cli, done) =>
     .option('--script-url <address>', 'let the server fetch the script')
     .option('--detach', 'print the id and return at once')
     .option('--json', "print the job's status as JSON at the end, with its log")
-    .addOption(new Option('--url').hideHelp())
     .action(async (words: string[], flags: RunFlags) => {
-      if (flags.url) throw notAvailableYet('--url')
+      if (flags.url && !flags.persistent) throw usageError('--url needs --persistent: another sandbox ends with its script.')
+      if (flags.url && flags.detach) throw usageError("--detach does not wait for the URL: leave --url out, and ask for it with 'mags url' later.")
       if (flags.ephemeral && flags.workspace !== undefined) throw usageError('--ephemeral keeps nothing and --workspace keeps everything: give one of them.')
       if (!flags.sleep && !flags.persistent) throw usageError('--no-sleep needs --persistent: another sandbox ends with its script.')
       done(await start(cli, words, flags))
@@ -48,6 +48,7 @@ function mainFlags(): Command {
     )
     .argument('[script...]', 'shell script; several words are joined by spaces')
     .option('-p, --persistent', 'keep the sandbox; print its id and return once the script runs')
+    .option('--url', 'open its port (--port, 8080) to the web, and print the URL (needs -p)')
     .option('-w, --workspace <name>', 'restored before and saved after; made when there is none', parseName)
     .option('--base <workspace>', 'begin as this workspace is, which is not changed; with -w a fork of it', parseName)
     .option('-e, --ephemeral', 'keep nothing, which is also what it does without -w')
@@ -73,5 +74,5 @@ async function start(cli: Cli, words: readonly string[], flags: RunFlags): Promi
     ...sandboxOptions(flags),
     noSleep: flags.sleep ? undefined : true,
   }
-  return await runJob(cli, { script, options, files, detach: flags.detach === true })
+  return await runJob(cli, { script, options, files, detach: flags.detach === true, url: flags.url === true })
 }

@@ -30,22 +30,34 @@ export function describeStatus(status: StatusWire): string {
   const rows: [string, string | null | undefined][] = [
     ['id', status.request_id],
     ['name', status.name],
-    ['status', status.status],
+    ['status', status.status === 'sleeping' && status.sleep_stage != null ? `sleeping (${status.sleep_stage}) since ${status.slept_at}` : status.status],
     ['exit code', status.exit_code?.toString()],
     ['error', status.error],
     ['persistent', status.persistent ? 'yes' : null],
-    ['url', status.url],
+    ['url', status.url === null || status.visibility !== 'token' ? status.url : `${status.url} (token)`],
     ['sandbox', status.vm_id == null ? null : `${status.isolation} ${status.vm_id}`],
     ['image', status.image],
     ['workspace', describeWorkspaceOf(status)],
     ['base', status.base_workspace_id],
     ['saved', status.workspace_unsaved_since == null ? status.synced_at : `not saved since ${status.workspace_unsaved_since}`],
+    ['egress', status.egress == null ? null : describeEgress(status.egress)],
+    ['sent', status.egress_bytes == null ? null : formatBytes(status.egress_bytes)],
+    ['woken', status.woken_at == null ? null : `${status.woken_at} by ${status.wake_reason} in ${milliseconds(status.wake_duration_ms ?? 0)}`],
     ['started', status.started_at],
     ['completed', status.completed_at],
     ['start', status.start_duration_ms == null ? null : `${milliseconds(status.start_duration_ms)}${parts.length === 0 ? '' : ` (${parts.join(', ')})`}`],
     ['script', status.script_duration_ms == null ? null : milliseconds(status.script_duration_ms)],
   ]
   return rows.flatMap(([name, value]) => (value == null ? [] : [`${`${name}:`.padEnd(12)}${printable(value)}\n`])).join('')
+}
+
+function describeEgress(egress: NonNullable<StatusWire['egress']>): string {
+  if (egress === 'none') return 'none'
+  const parts = [
+    egress.allow === undefined ? null : `only ${egress.allow.join(', ') || 'nothing'}`,
+    egress.deny === undefined ? null : `not ${egress.deny.join(', ')}`,
+  ]
+  return parts.filter((part) => part !== null).join('; ')
 }
 
 /** Such as `proj@4 (326 MB, 12.3 MB uploaded)`. */

@@ -1,5 +1,5 @@
 import { closeSync, openSync, readSync } from 'node:fs'
-import { type FollowedRow, type Mags, MagsApiError, type RunOptions } from '@mags/sdk'
+import { type FollowedRow, type Mags, MagsApiError, type RunOptions, type StatusWire } from '@mags/sdk'
 import type { Cli } from '../cli.ts'
 import { exitCodes } from '../exit/cli-error.ts'
 import { openSession } from '../server/session.ts'
@@ -15,7 +15,11 @@ export interface RunRequest {
   /** Files of this machine that go along. */
   readonly files: readonly string[]
   readonly detach: boolean
+  /** A persistent job's port is opened to the web. */
+  readonly url?: boolean
 }
+
+const defaultPort = 8080
 
 /** `mags run`: submits the script and shows what becomes of it. Returns the exit code. */
 export async function runJob(cli: Cli, request: RunRequest): Promise<number> {
@@ -27,7 +31,7 @@ export async function runJob(cli: Cli, request: RunRequest): Promise<number> {
     await (output.json ? output.data(job) : output.out(`${job.requestId}\n`))
     return exitCodes.ok
   }
-  if (request.options.persistent) return await handOver(cli, mags, job.requestId)
+  if (request.options.persistent) return await handOver(cli, mags, job.requestId, request)
   if (output.json) return await collect(cli, mags, job.requestId)
   const exitCode = await followToEnd(cli, mags, job.requestId, options.workspaceId !== undefined)
   await sayWhereItRan(cli, mags, job.requestId)
@@ -74,14 +78,18 @@ function newKey(): string | undefined {
 }
 
 /** A persistent job: id and address on standard output once its script runs, and how to go on for who watches. */
-async function handOver(cli: Cli, mags: Mags, id: string): Promise<number> {
+async function handOver(cli: Cli, mags: Mags, id: string, { url, options }: RunRequest): Promise<number> {
   const { output } = cli
-  const status = await awaitRunning(cli, mags, id)
+  let status: StatusWire = await awaitRunning(cli, mags, id)
+  if (url) {
+    const access = await mags.enableAccess(id, options.port ?? defaultPort, { signal: cli.interrupts.requested })
+    status = { ...status, url: access.url }
+  }
   if (output.json) await output.data(status)
   else await output.out(`${id}\n${status.url === null ? '' : `${status.url}\n`}`)
   if (status.exit_code !== null && status.exit_code !== 0) await output.note(`the script ended with exit code ${status.exit_code}: mags logs ${id}`)
   await output.aside(describeWhere(status))
-  await output.aside(`it stays: 'mags exec ${status.name} <command>', 'mags logs -f ${status.name}', 'mags stop ${status.name}'`)
+  await output.aside(`it stays: 'mags exec ${status.name} <command>', 'mags ssh ${status.name}', 'mags logs -f ${status.name}', 'mags stop ${status.name}'`)
   return exitCodes.ok
 }
 

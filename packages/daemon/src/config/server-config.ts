@@ -1,8 +1,10 @@
 import { createHash } from 'node:crypto'
 import { mkdirSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { type BlobStoreConfig, describeUnsupportedRuntime, type OciRuntime, readBlobStoreConfig } from '@mags/host'
+import { type BlobStoreConfig, describeUnsupportedRuntime, type OciRuntime, readBlobStoreConfig, readEgressDefault, readEgressDeny } from '@mags/host'
 import { MagsError } from '@mags/protocol'
+import { type GatewayConfig, readGatewayConfig } from './gateway-config.ts'
+import { type Environment, list, oneOf, wholeNumber } from './settings.ts'
 
 /** Everything an operator can set. Command line before environment before default. */
 export interface ServerConfig {
@@ -26,8 +28,13 @@ export interface ServerConfig {
   readonly workspaces: { readonly syncEveryMs: number; readonly saveWaitMs: number }
   readonly defaults: { readonly image: string; readonly vcpus: number; readonly memoryMb: number; readonly diskGb: number }
   readonly pool: { readonly minSize: number; readonly maxSize: number; readonly idleTtlMs: number }
+  readonly gateway: GatewayConfig
+  /** When persistent jobs that nobody uses sleep, how often that is looked at, and when sleeping ones give their memory back. */
+  readonly sleep: { readonly afterMs: number; readonly checkMs: number; readonly releaseAfterMs: number }
   readonly dnsServers: readonly string[]
   readonly egressAllow: readonly string[]
+  readonly egressDeny: ReturnType<typeof readEgressDeny>
+  readonly egressDefault: ReturnType<typeof readEgressDefault>
   readonly logLevel: string
 }
 
@@ -37,8 +44,6 @@ export interface ServerOptions {
   readonly dataDir?: string
 }
 
-type Environment = Readonly<Record<string, string | undefined>>
-
 const fiveMinutesMs = 300_000
 
 /** Reads options and environment. Throws MagsError 'bad_request' naming the setting and the rule. */
@@ -47,9 +52,11 @@ export function readServerConfig(options: ServerOptions, environment: Environmen
   const dataDir = resolve(options.dataDir ?? environment.MAGS_DATA_DIR ?? join(systemDir, 'data'))
   makeDataDir(dataDir)
   const instance = instanceOf(dataDir)
+  const host = options.host ?? environment.MAGS_HOST ?? '127.0.0.1'
+  const port = options.port ?? wholeNumber(environment, 'MAGS_PORT', 4747, 0, 65_535)
   return {
-    host: options.host ?? environment.MAGS_HOST ?? '127.0.0.1',
-    port: options.port ?? wholeNumber(environment, 'MAGS_PORT', 4747, 0, 65_535),
+    host,
+    port,
     systemDir,
     dataDir,
     instance,
@@ -73,8 +80,16 @@ export function readServerConfig(options: ServerOptions, environment: Environmen
       maxSize: wholeNumber(environment, 'MAGS_POOL_MAX', 0, 0, 10_000),
       idleTtlMs: fiveMinutesMs,
     },
+    gateway: readGatewayConfig(environment, { host, port }),
+    sleep: {
+      afterMs: wholeNumber(environment, 'MAGS_SLEEP_SECONDS', 600, 1, 30 * 86_400) * 1000,
+      checkMs: wholeNumber(environment, 'MAGS_SLEEP_CHECK_SECONDS', 60, 1, 3600) * 1000,
+      releaseAfterMs: wholeNumber(environment, 'MAGS_RELEASE_SECONDS', 3600, 1, 365 * 86_400) * 1000,
+    },
     dnsServers: list(environment.MAGS_DNS_SERVERS),
     egressAllow: list(environment.MAGS_EGRESS_ALLOW),
+    egressDeny: readEgressDeny(environment.MAGS_EGRESS_DENY),
+    egressDefault: readEgressDefault(environment.MAGS_EGRESS_DEFAULT),
     logLevel: oneOf(environment, 'MAGS_LOG_LEVEL', ['info', 'trace', 'debug', 'warn', 'error', 'silent']),
   }
 }
@@ -102,23 +117,3 @@ function instanceOf(dataDir: string) {
   const { dev, ino } = statSync(dataDir)
   return createHash('sha256').update(`${dev}:${ino}`).digest('hex').slice(0, 6)
 }
-
-function wholeNumber(environment: Environment, name: string, fallback: number, least: number, most: number) {
-  const text = environment[name]
-  if (text === undefined || text === '') return fallback
-  const value = Number(text)
-  if (!Number.isInteger(value) || value < least || value > most) {
-    throw new MagsError('bad_request', `${name}: a whole number from ${least} to ${most}, not ${JSON.stringify(text)}`)
-  }
-  return value
-}
-
-function oneOf<const T extends string>(environment: Environment, name: string, choices: readonly [T, ...T[]]): T {
-  const text = environment[name]
-  if (text === undefined || text === '') return choices[0]
-  const choice = choices.find((candidate) => candidate === text)
-  if (choice === undefined) throw new MagsError('bad_request', `${name}: one of ${choices.join(', ')}, not ${JSON.stringify(text)}`)
-  return choice
-}
-
-const list = (text: string | undefined) => (text ?? '').split(/[\s,]+/).filter((part) => part !== '')

@@ -23,6 +23,11 @@ export interface UpdateOptions extends CallOptions {
   /** null takes it away. */
   startupCommand?: string | null | undefined
   noSleep?: boolean | undefined
+  /** Port that the job's URL reaches. */
+  port?: number | undefined
+  /** Who may see the URL. */
+  visibility?: 'public' | 'token' | undefined
+  egress?: 'none' | { readonly allow?: readonly string[]; readonly deny?: readonly string[] } | null | undefined
 }
 
 /** The path of a job, which may be named by its request id, its name or its workspace. */

@@ -5,6 +5,9 @@ export type Isolation = 'kvm' | 'emulated-vm' | 'container'
 
 export type JobState = 'pending' | 'running' | 'completed' | 'error' | 'sleeping' | 'stopped'
 
+/** `frozen`: memory is kept; `hibernated`: it is on disk; `released`: there is no sandbox until the next wake. */
+export type SleepStage = 'frozen' | 'hibernated' | 'released'
+
 export interface SubmitWire {
   request_id: string
   status: string
@@ -53,6 +56,16 @@ export interface StatusWire {
   port: number
   no_sleep: boolean
   startup_command: string | null
+  /** Who may see its URL. */
+  visibility: 'public' | 'token'
+  sleep_stage: SleepStage | null
+  slept_at: string | null
+  woken_at: string | null
+  /** What woke it last: http, ssh, exec, files, request. */
+  wake_reason: string | null
+  wake_duration_ms: number | null
+  egress: 'none' | { allow?: string[]; deny?: string[] } | null
+  egress_bytes: number | null
   /** Why it ended as it did, where the exit code does not say it. */
   error: string | null
 }
@@ -102,6 +115,42 @@ export interface ExecWire {
   duration_ms: number
   /** True when the output was longer than the server keeps. */
   truncated: boolean
+}
+
+export interface SshAccessWire {
+  success: boolean
+  message: string
+  access_type: 'ssh_proxy'
+  ssh_host: string
+  ssh_port: number
+  /** OpenSSH format; the user is root. */
+  ssh_private_key: string
+}
+
+export interface UrlAccessWire {
+  success: boolean
+  message: string
+  access_type: 'http_proxy'
+  url: string
+  subdomain: string
+  ipv6_address: string | null
+  port: number
+}
+
+export interface SleepWire extends DoneWire {
+  status: JobState
+  sleep_stage: SleepStage | null
+}
+
+export interface WakeWire extends DoneWire {
+  status: JobState
+  /** Null when it was awake. */
+  wake_duration_ms: number | null
+}
+
+export interface ForkJobWire extends SubmitWire {
+  /** Whether memory and processes were copied, or files only. */
+  with_memory: boolean
 }
 
 export interface PoolStatusWire {
@@ -246,4 +295,77 @@ export interface SandboxFileListWire {
   entries: SandboxFileWire[]
   /** There are more than were asked for. */
   truncated: boolean
+}
+
+export interface UrlAliasWire {
+  subdomain: string
+  workspace_id: string
+  domain: string | null
+  /** null when the server has no apps domain. */
+  url: string | null
+  created_at: string
+  updated_at: string
+}
+
+export interface UrlAliasListWire extends PageWire {
+  aliases: UrlAliasWire[]
+}
+
+export interface CronRunWire {
+  run_id: string
+  /** When it was due; of a manual one when it was asked for. */
+  scheduled_for: string
+  /** `catch_up`: it was due while no server ran. */
+  cause: 'schedule' | 'catch_up' | 'manual'
+  /** Of its job once it has one. */
+  status: 'starting' | 'waiting' | 'skipped' | 'failed' | JobState
+  /** Why it waits, was skipped, or failed to start. */
+  reason: string | null
+  request_id: string | null
+  started_at: string | null
+  completed_at: string | null
+  exit_code: number | null
+}
+
+export interface CronRunListWire extends PageWire {
+  runs: CronRunWire[]
+}
+
+/** With what else was given of a submit. */
+export interface CronWire {
+  cron_id: string
+  name: string
+  schedule: string
+  timezone: string
+  script: string
+  enabled: boolean
+  overlap: 'skip' | 'queue' | 'allow'
+  /** null while it is disabled. */
+  next_run_at: string | null
+  /** The newest, whatever became of it. */
+  last_run: CronRunWire | null
+  /** Why it cannot be scheduled. */
+  error: string | null
+  created_at: string
+  updated_at: string
+  type?: 'inline' | 'url'
+  workspace_id?: string
+  base_workspace_id?: string
+  persistent?: boolean
+  startup_command?: string
+  environment?: Record<string, string>
+  file_ids?: string[]
+  timeout?: number
+  no_sleep?: boolean
+  disk_gb?: number
+  vcpus?: number
+  memory_mb?: number
+  image?: string
+  isolation?: 'auto' | 'vm' | 'container'
+  port?: number
+  egress?: 'none' | { allow?: string[]; deny?: string[] }
+}
+
+export interface CronListWire extends PageWire {
+  crons: CronWire[]
 }

@@ -1,0 +1,37 @@
+import type { SshPlace } from './ssh-place.ts'
+
+/** Settings of ssh_config(5) for a sandbox, by name. */
+function settingsOf(place: SshPlace): readonly (readonly [string, string])[] {
+  return [
+    ['Port', String(place.port)],
+    ['User', place.user],
+    ['IdentityFile', asPath(place.identityFile)],
+    ['IdentitiesOnly', 'yes'],
+    ['UserKnownHostsFile', asPath(place.knownHostsFile)],
+    ['HostKeyAlias', place.hostKeyAlias],
+    ['StrictHostKeyChecking', 'accept-new'],
+    ['LogLevel', 'ERROR'],
+  ]
+}
+
+/** Arguments for `ssh`; `command` goes to the sandbox's shell as ssh(1) has it. */
+export function sshArguments(place: SshPlace, options: { readonly terminal: boolean }, command: readonly string[]): string[] {
+  const settings = settingsOf(place).flatMap(([name, value]) => ['-o', `${name}=${value}`])
+  return [...settings, ...(options.terminal ? ['-t'] : []), '--', place.host, ...command]
+}
+
+/** For a shell, and for `~/.ssh/config`, which VS Code and others read. */
+export function describeSsh(place: SshPlace, alias: string): string {
+  const line = ['ssh', ...sshArguments(place, { terminal: false }, [])].map(quoted).join(' ')
+  const block = [`Host ${alias}`, `  HostName ${place.host}`, ...settingsOf(place).map(([name, value]) => `  ${name} ${value}`)]
+  return `${line}\n\n# For ~/.ssh/config: then 'ssh ${alias}', scp, rsync, VS Code and others find it by that name.\n${block.join('\n')}\n`
+}
+
+/** ssh_config(5): quotes for spaces, and a percent sign begins a token. */
+function asPath(path: string): string {
+  return `"${path.replaceAll('%', '%%')}"`
+}
+
+function quoted(word: string): string {
+  return /^[A-Za-z0-9_@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`
+}
