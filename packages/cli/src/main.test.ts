@@ -234,7 +234,7 @@ describe('failures', () => {
 
   it('of what is not there yet exit 2 and say so', async () => {
     expect(await mags('run', '--url', 'x')).toMatchObject({ code: 2, stderr: expect.stringContaining('not available yet') })
-    expect(await mags('ssh', 'web')).toMatchObject({ code: 2, stderr: "mags: 'mags ssh' is not available yet.\n" })
+    expect(await mags('mcp')).toMatchObject({ code: 2, stderr: "mags: 'mags mcp' is not available yet.\n" })
   })
 
   it('of the server exit 1, as text or as JSON', async () => {
