@@ -126,7 +126,7 @@ prepare_clone() {
   if ! is_done dependencies "$wanted" || [ ! -d "$MAGS_ROOT/node_modules" ]; then
     forget dependencies
     run_step dependencies 'installing npm packages' "$network_hint" env -C "$MAGS_ROOT" NODE_USE_SYSTEM_CA=1 \
-      node "$MAGS_TOOLS/current/node_modules/npm/bin/npm-cli.js" ci --no-audit --no-fund
+      node "$MAGS_TOOLS/current/node_modules/npm/bin/npm-cli.js" ci --no-audit --no-fund --ignore-scripts
     remember dependencies "$wanted"
   fi
 

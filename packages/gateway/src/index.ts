@@ -1,0 +1,5 @@
+export * from './http/limits.ts'
+export * from './http/open-http-gateway.ts'
+export { openSshGateway, type SshGateway, type SshGatewayOptions } from './ssh/open-ssh-gateway.ts'
+export type { SshLimits } from './ssh/ssh-limits.ts'
+export type { CertificateFiles } from './tls/reloaded-certificate.ts'
