@@ -75,7 +75,9 @@ export function tunnel(client: TunnelEnd, upstream: TunnelEnd, { halfOpenMs, onT
     })
     from.socket.on('error', close)
     from.socket.on('close', () => {
-      if (open <= 0 || !from.socket.readableEnded || !from.socket.writableFinished) close()
+      // What it sent before its end still goes to the other side.
+      if (from.socket.readableEnded) to.socket.end(close)
+      else close()
     })
     if (from.first.length > 0) to.socket.write(from.first)
   }
