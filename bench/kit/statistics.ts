@@ -59,3 +59,8 @@ export function table(rows: readonly Row[], reference?: string): string {
   )
   return [head, rule, ...lines].join('\n')
 }
+
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b)
+  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN
+}

@@ -21,6 +21,7 @@
 
 #include "attach.h"
 #include "daemon-root.h"
+#include "dialer.h"
 #include "layers.h"
 #include "listen.h"
 #include "outcome.h"
@@ -280,8 +281,9 @@ static int run(const char *layer_socket) {
 int main(int argc, char **argv) {
   signal(SIGPIPE, SIG_IGN);
   if (argc >= 4 && strcmp(argv[1], "listen") == 0) return listen_and_exec(argv[2], argv + 3);
+  if (argc == 2 && strcmp(argv[1], "dial") == 0) return dialer_run();
   if (argc == 1) return run(NULL);
   if (argc == 3 && strcmp(argv[1], "serve") == 0) return run(argv[2]);
-  dprintf(2, "usage: mounter [serve <socket>]           requests on stdin, answers on stdout; layer workers for who connects to the socket\n       mounter listen <socket> <command...>   the listening socket becomes the command's descriptor 3\n");
+  dprintf(2, "usage: mounter [serve <socket>]           requests on stdin, answers on stdout; layer workers for who connects to the socket\n       mounter listen <socket> <command...>   the listening socket becomes the command's descriptor 3\n       mounter dial   connections into sandboxes, asked for on stdin and handed over on descriptor 3\n");
   return 2;
 }

@@ -431,6 +431,23 @@ static bool holds(const char *path, mode_t mode, const char *text) {
   return same;
 }
 
+static void serves_sftp(void) {
+  static const char asked[] = "\0\0\0\5\1\0\0\0\3" "\0\0\0\12\20\0\0\0\7\0\0\0\1.", answered[] = "\0\0\0\35\150\0\0\0\7\0\0\0\1\0\0\0\4/usr\0\0\0\4/usr";
+  uint32_t channel = next_channel++;
+  file(channel, FILE_SFTP, "/usr", 0, 0);
+  host_data(channel, 0, asked, sizeof asked - 1);
+  host_eof(channel, sizeof asked - 1);
+  struct ending ending = host_run_to_end(channel);
+  CHECK(ending.kind == EXITED && ending.code == 0 && bytes_count(&ending.out[1]) == 0);
+  CHECK(memcmp(bytes_front(&ending.out[0]) + 4, "\2\0\0\0\3", 5) == 0 && memmem(bytes_front(&ending.out[0]), bytes_count(&ending.out[0]), answered, sizeof answered - 1));
+  ending_free(&ending);
+  // Closing it is all it takes, whatever it does.
+  file(channel = next_channel++, FILE_SFTP, "/usr", 0, 0);
+  host_expect(FRAME_OPENED, 0, channel);
+  host_bare(FRAME_CLOSE, 0, channel);
+  settle();
+}
+
 static int count_in(const char *path) {
   int entries = 0;
   DIR *dir = opendir(path);
@@ -629,6 +646,7 @@ int main(int argc, char **argv) {
       {"dials", dials},
       {"answers requests", answers_requests},
       {"works on files", works_on_files},
+      {"serves SFTP", serves_sftp},
       {"limits channels", limits_channels},
       {"survives nonsense", survives_nonsense},
   };

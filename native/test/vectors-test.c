@@ -176,6 +176,7 @@ static void read_file_frames(void) {
       {"host.file", 14, {262144, FILE_READ, 1099511627776, 60000, "/data/\xc3\xa9"}},
       {"host.file-write", 16, {4096, FILE_WRITE, 0640, 0, "/a/b"}},
       {"host.file-write-keep", 17, {262144, FILE_WRITE, 0xffffffff, 0, "/a/b"}},
+      {"host.file-sftp", 18, {262144, FILE_SFTP, 0, 0, "/root"}},
       {"host.file-remove", 4000000000, {262144, FILE_REMOVE, 1, 0, "/a"}},
   };
   struct file_request file;
@@ -186,7 +187,7 @@ static void read_file_frames(void) {
     CHECK(decode_file(&r, &file) && file.window == wanted->window && file.op == wanted->op && strcmp(file.path, wanted->path) == 0);
     CHECK(file.first == wanted->first && file.second == wanted->second);
   }
-  uint8_t unknown[25] = {[4] = FILE_REMOVE + 1};
+  uint8_t unknown[25] = {[4] = FILE_SFTP + 1};
   r = (struct reader){unknown, unknown + sizeof unknown, false};
   CHECK(!decode_file(&r, &file));
 }

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { mkdir, readFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type CgroupTree, openCgroupTree } from '../../packages/host/src/cgroups/cgroup-tree.ts'
@@ -12,6 +12,7 @@ const timeoutMs = 30_000 * Number(process.env.MAGS_TIME_SCALE ?? 1)
 /** Where this machine shows a group's file, by its name on either layout; undefined when it has no such file. */
 const places = {
   memory: { 1: 'memory/{}/memory.limit_in_bytes', 2: '{}/memory.max' },
+  usage: { 1: 'memory/{}/memory.usage_in_bytes', 2: '{}/memory.current' },
   pids: { 1: 'pids/{}/pids.max', 2: '{}/pids.max' },
   processes: { 1: 'freezer/{}/cgroup.procs', 2: '{}/cgroup.procs' },
   folder: { 1: 'freezer/{}', 2: '{}' },
@@ -70,6 +71,42 @@ describe.skipIf(!canTest('MAGS_REQUIRE_CONTAINER', notRoot))('control groups of 
     expect(await tree.processorTime(path)).toBeGreaterThan(stood)
     await shell.ended()
     expect(await tree.processorTime(`${parent}/none`)).toBeUndefined()
+  })
+
+  it('stops also those who start others all the time', async () => {
+    const path = `${parent}/forking`
+    await tree.create(path, {})
+    const shell = await shellIn(path)
+    shell.tell('echo ready; while :; do /bin/true; /bin/true & wait; done')
+    await once(shell.output, 'data')
+    for (let round = 0; round < 100; round++) {
+      await tree.freeze(path)
+      const stood = await tree.processorTime(path)
+      expect(await tree.processorTime(path)).toBe(stood)
+      await tree.thaw(path)
+    }
+  })
+
+  it('hands back what files hold, and never fails at it', async () => {
+    const path = `${parent}/files`
+    await tree.create(path, { memoryMb: 64 })
+    const folder = await mkdtemp('/var/tmp/mags-cgroup-')
+    const shell = await shellIn(path)
+    try {
+      shell.tell(`head -c 20000000 /dev/zero >${folder}/file; sync ${folder}/file; echo written`)
+      await once(shell.output, 'data')
+      await tree.freeze(path)
+      const before = Number(await read('usage', path))
+      await tree.reclaim(path, AbortSignal.abort())
+      expect(Number(await read('usage', path))).toBeGreaterThan(before - (1 << 20))
+      await tree.reclaim(path, new AbortController().signal)
+      expect(Number(await read('usage', path))).toBeLessThan(before - 15_000_000)
+      await tree.thaw(path)
+      await tree.reclaim(`${parent}/none`, new AbortController().signal)
+    } finally {
+      await rm(folder, { recursive: true })
+    }
+    await shell.ended()
   })
 
   it('makes a group, its parents and its limits, and changes them', async () => {

@@ -1,14 +1,18 @@
+import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { ImageCatalogue, MounterClient, openCgroupTree, openNetwork, openVmDriver } from '@mags/host'
 import { pino } from 'pino'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type ConformanceSetup, describeDriverConformance } from '../../packages/host/src/drivers/conformance.ts'
 import type { Sandbox, SandboxDriver } from '../../packages/host/src/drivers/driver.ts'
+import { identifyProcess } from '../../packages/host/src/recover/process-identity.ts'
 import { canTest, notRoot } from '../kit/require.ts'
 
 /** Real machines: needs root, QEMU, the guest kernel, the image and the native programs. MAGS_REQUIRE_VM=1 turns a skip into a failure. */
@@ -82,12 +86,19 @@ function machinesIn(vmDir: string): number[] {
     .filter((name) => /^\d+$/.test(name))
     .filter((pid) => {
       try {
-        return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(`-chroot\0${vmDir}/`)
+        return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(`-chroot\0${vmDir}`)
       } catch {
         return false
       }
     })
     .map(Number)
+}
+
+/** User and system time of a process, fields 14 and 15 of proc_pid_stat(5). */
+async function processorTicks(pid: number): Promise<bigint> {
+  const text = await readFile(`/proc/${pid}/stat`, 'utf8')
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
+  return BigInt(fields[11] ?? 0) + BigInt(fields[12] ?? 0)
 }
 
 async function processOf(vmDir: string, sandbox: Sandbox): Promise<number> {
@@ -118,7 +129,14 @@ describe.skipIf(!able)('vm', () => {
     'vm',
     async (): Promise<ConformanceSetup> => {
       const ground = await openGround(cacheDir)
-      return { ...ground, shape, real: true, kill: async (sandbox) => void process.kill(await processOf(ground.vmDir, sandbox), 'SIGKILL') }
+      return {
+        ...ground,
+        shape,
+        real: true,
+        processorTime: async (sandbox) => processorTicks(await processOf(ground.vmDir, sandbox)),
+        gone: async (sandbox) => expect(machinesIn(join(ground.vmDir, sandbox.id))).toEqual([]),
+        kill: async (sandbox) => void process.kill(await processOf(ground.vmDir, sandbox), 'SIGKILL'),
+      }
     },
     { timeScale: 4 },
   )
@@ -211,6 +229,107 @@ describe.skipIf(!able)('vm', () => {
       expect((await doomed.died).reason).toMatch(/the guest (shut down|panicked)[\s\S]*sysrq/i)
       await doomed.destroy()
       expect(await readdir(ground.vmDir)).not.toContain(doomed.id)
+    })
+  })
+
+  describe('a hibernated machine', { timeout: 120_000 }, () => {
+    let ground: Awaited<ReturnType<typeof openGround>>
+    beforeAll(async () => {
+      ground = await openGround(cacheDir)
+    })
+    afterAll(() => ground?.dispose())
+
+    const sleeping = async () => {
+      const sandbox = await ground.driver.create(shape)
+      await sandbox.attach(shape)
+      await output(sandbox, 'echo kept > /root/kept; echo in memory > /run/kept')
+      await sandbox.freeze()
+      return sandbox
+    }
+    const kept = (sandbox: Sandbox) => output(sandbox, 'cat /root/kept /run/kept')
+
+    it('is one that still sleeps when the disk is full', async () => {
+      const sandbox = await sleeping()
+      try {
+        await symlink('/dev/full', join(ground.vmDir, sandbox.id, 'memory.part'))
+        await expect(sandbox.hibernate?.()).rejects.toMatchObject({ code: 'sandbox_failed', message: expect.stringContaining('the disk is full') as string })
+        expect(sandbox.hibernated).toBe(false)
+        expect(await readdir(join(ground.vmDir, sandbox.id))).not.toContain('memory.part')
+        await sandbox.thaw()
+        expect(await kept(sandbox)).toBe('kept\nin memory\n')
+        await sandbox.freeze()
+        await sandbox.hibernate?.()
+        await sandbox.thaw()
+        expect(await kept(sandbox)).toBe('kept\nin memory\n')
+      } finally {
+        await sandbox.destroy()
+      }
+    })
+
+    it('can be woken another time when that failed, and says what QEMU said', async () => {
+      const sandbox = await sleeping()
+      try {
+        await sandbox.hibernate?.()
+        const file = join(ground.vmDir, sandbox.id, 'memory')
+        await rename(file, `${file}.aside`)
+        await expect(sandbox.thaw()).rejects.toMatchObject({ code: 'sandbox_failed', message: expect.stringContaining('ENOENT') as string })
+        await writeFile(file, 'no memory of a machine')
+        await expect(sandbox.thaw()).rejects.toMatchObject({ code: 'sandbox_failed', message: expect.stringContaining('Not a migration stream') as string })
+        expect(machinesIn(join(ground.vmDir, sandbox.id))).toEqual([])
+        await rename(`${file}.aside`, file)
+        await sandbox.thaw()
+        expect(await kept(sandbox)).toBe('kept\nin memory\n')
+        expect(await readdir(join(ground.vmDir, sandbox.id))).not.toContain('memory')
+      } finally {
+        await sandbox.destroy()
+      }
+    })
+
+    it('can be destroyed in the middle of falling asleep, waking and being copied', async () => {
+      const goings = [
+        async (sandbox: Sandbox) => sandbox.hibernate?.(),
+        async (sandbox: Sandbox) => {
+          await sandbox.hibernate?.()
+          return sandbox.thaw()
+        },
+        async (sandbox: Sandbox) => void (await ground.driver.fork?.(sandbox))?.destroy(),
+      ]
+      for (const going of goings) {
+        for (const delayMs of [0, 30, 80]) {
+          const sandbox = await sleeping()
+          const gone = going(sandbox).catch(() => undefined)
+          await delay(delayMs)
+          await sandbox.destroy()
+          await gone
+          await sandbox.died
+          expect(machinesIn(join(ground.vmDir, sandbox.id))).toEqual([])
+          expect(await readdir(ground.vmDir)).not.toContain(sandbox.id)
+        }
+      }
+    })
+
+    it('counts as its file says when the last daemon ended before its QEMU had', async () => {
+      const sandbox = await sleeping()
+      await sandbox.keep(true)
+      await sandbox.hibernate?.()
+      await sandbox.detach()
+      // Stands for the QEMU that the daemon was about to end.
+      const stale = spawn('sleep', ['1000'])
+      const ended = once(stale, 'exit')
+      const record = join(ground.vmDir, sandbox.id, 'record.json')
+      const process = await identifyProcess(stale.pid ?? 0)
+      await writeFile(record, JSON.stringify({ ...JSON.parse(await readFile(record, 'utf8')), process }))
+      const next = await ground.reopen()
+      const again = await next.adopt(sandbox.id)
+      if (again === undefined) throw new Error('it was not adopted')
+      try {
+        await ended
+        expect(again.hibernated).toBe(true)
+        await again.thaw()
+        expect(await kept(again)).toBe('kept\nin memory\n')
+      } finally {
+        await again.destroy()
+      }
     })
   })
 })

@@ -2,6 +2,7 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { type CgroupTree, openCgroupTree } from '../../packages/host/src/cgroups/cgroup-tree.ts'
+import { DialerClient } from '../../packages/host/src/dialer/dialer-client.ts'
 import type { ContainerDriver } from '../../packages/host/src/drivers/container/container-driver.ts'
 import { type OpenContainerDriverDeps, openContainerDriver } from '../../packages/host/src/drivers/container/open-container-driver.ts'
 import type { SandboxShape } from '../../packages/host/src/drivers/driver.ts'
@@ -43,14 +44,17 @@ export async function containerGround(wish: ContainerWish = {}): Promise<Contain
     await close({ keep: true })
     await mkdir(runDir, { recursive: true, mode: 0o700 })
     const mounter = await MounterClient.start({ binary: binary('mounter'), logFile: join(dataDir, 'mounter.log'), layerSocket: join(runDir, 'layers.sock') })
+    const dialer = await DialerClient.start({ binary: binary('mounter'), logFile: join(dataDir, 'dialer.log') })
     const network = await openNetwork({ instance, runDir, logger, launcher: mounter })
     close = async ({ keep }) => {
       await network.close({ keep })
+      await dialer.close()
       await mounter.close()
     }
     const driver = await openContainerDriver({
       ...wish,
       mounter,
+      dialer,
       network,
       cgroups,
       mounterBinary: binary('mounter'),

@@ -13,6 +13,7 @@ export const containerSetup = (wish: ContainerWish) => async (): Promise<Conform
     driver,
     shape: defaultShape,
     real: true,
+    copiesFiles: wish.rootMode !== 'shifted',
     broken: { shape: { ...defaultShape, vcpus: 0 }, words: /the kernel refused the limit 0/ },
     disksDir: ground.dataDir,
     reopen: async () => (await ground.open()).driver,

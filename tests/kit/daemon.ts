@@ -87,7 +87,7 @@ export async function startDaemon(environment: Record<string, string> = {}, plac
 }
 
 async function stopUnfinished(mags: Mags) {
-  for (const status of ['pending', 'running'] as const) {
+  for (const status of ['pending', 'running', 'sleeping'] as const) {
     const { jobs } = await mags.list({ status, pageSize: 100 })
     await Promise.all(jobs.map((job) => mags.stop(job.request_id)))
   }

@@ -23,6 +23,7 @@ function hostWith(events: string[], { attached, claimed }: { attached: Promise<v
   const parts = {
     walls: { container: { driver: { rootAt: 'attach', stacks: true }, pool: { take: async () => ({ sandbox, warm: true }) } }, vm: { missing: 'not here' } },
     default: 'container',
+    egress: { of: () => ({}) },
     images: { get: () => ({ name: 'debian-12' }) },
     workspaces: {
       prepare: async () => ({ root: { lowerDisks: [] }, claimed, release: async () => void events.push('released') }),

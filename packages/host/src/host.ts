@@ -1,4 +1,6 @@
+import { rm } from 'node:fs/promises'
 import {
+  type EgressPolicy,
   type HostApi,
   type HostCapabilities,
   type Isolation,
@@ -14,8 +16,8 @@ import {
 import type { Sandbox, SandboxDriver, SandboxShape } from './drivers/driver.ts'
 import type { Egress } from './egress/egress.ts'
 import type { ImageCatalogue } from './images/image-catalogue.ts'
-import type { WarmPool } from './pool/warm-pool.ts'
-import { HostSandbox } from './sandboxes/host-sandbox.ts'
+import type { TakenSandbox, WarmPool } from './pool/warm-pool.ts'
+import { type Forked, HostSandbox, type Surroundings } from './sandboxes/host-sandbox.ts'
 import type { OpenWorkspace } from './workspaces/local/open-workspace.ts'
 import type { PreparedRoot } from './workspaces/local/prepare-root.ts'
 import type { Workspaces } from './workspaces/workspaces.ts'
@@ -58,6 +60,18 @@ interface Taken {
   readonly shape: SandboxShape
   readonly prepared: PreparedRoot | undefined
   readonly workspace: OpenWorkspace | undefined
+  /** In force before its script starts. */
+  readonly policy: EgressPolicy | undefined
+  /** Its script runs, or did: it is a copy of another sandbox. */
+  readonly resumes: boolean
+}
+
+interface LeaseParts {
+  readonly spec: SandboxSpec
+  readonly shape: SandboxShape
+  readonly prepared: PreparedRoot | undefined
+  readonly begin: number
+  readonly resumes?: boolean
 }
 
 /**
@@ -98,36 +112,17 @@ export class Host implements HostApi {
   async acquire(spec: SandboxSpec, abort?: AbortSignal, onProgress: (words: string) => void = () => undefined): Promise<SandboxLease> {
     const begin = performance.now()
     this.#parts.images.get(spec.image)
+    if (spec.egress !== undefined) this.#parts.egress.check(spec.egress)
     const wall = this.#wall(spec.isolation)
     const shape = { image: spec.image, vcpus: spec.vcpus, memoryMb: spec.memoryMb, diskGb: spec.diskGb }
     const wantsRoot = spec.workspace !== undefined || spec.base !== undefined
     const { taken, prepared } = wantsRoot
       ? await this.#takeWithRoot(wall, shape, () => this.#prepare(wall, spec, onProgress, abort), abort)
       : { taken: await wall.pool.take(shape, abort), prepared: undefined }
-    const { sandbox, warm } = taken
-    const closed = this.#own(sandbox, spec.persistent, prepared)
-    let workspace: OpenWorkspace | undefined
-    try {
-      if (spec.workspace !== undefined) {
-        workspace = await this.workspaces.opened(spec.workspace.storageId, sandbox)
-        closed.then(() => workspace?.close())
-      }
-      if (spec.persistent) await sandbox.keep(true)
-    } catch (error) {
-      await sandbox.destroy()
-      throw error
-    }
-    return {
-      sandboxId: sandbox.id,
-      isolation: sandbox.isolation,
-      acquireMs: performance.now() - begin,
-      warm,
-      run: (script, sink) => this.#run({ sandbox, shape, prepared, workspace }, script, sink),
-      release: () => this.#end(sandbox),
-    }
+    return await this.#lease(taken, { spec, shape, prepared, begin })
   }
 
-  async adopt(sandboxId: string, resume: { stdout: number; stderr: number }, sink: OutputSink): Promise<RunningSandbox | undefined> {
+  async adopt(sandboxId: string, resume: { stdout: number; stderr: number; asleep?: boolean }, sink: OutputSink): Promise<RunningSandbox | undefined> {
     for (const wall of Object.values(this.#parts.walls)) {
       if ('missing' in wall) continue
       const sandbox = await wall.driver.adopt(sandboxId)
@@ -136,7 +131,10 @@ export class Host implements HostApi {
       const closed = this.#own(sandbox, true)
       const workspace = this.workspaces.adopted(sandbox)
       if (workspace !== undefined) closed.then(() => workspace.close())
-      return HostSandbox.resume(sandbox, resume, sink, { workspace, egress: this.#parts.egress.of(sandbox), end: () => this.#end(sandbox) })
+      const running = HostSandbox.resume(sandbox, resume, sink, this.#around(wall, sandbox, workspace))
+      // Its agent had to be asked where its script is; then it goes on sleeping.
+      if (resume.asleep) await running.sleep().catch(() => undefined)
+      return running
     }
     return undefined
   }
@@ -160,7 +158,7 @@ export class Host implements HostApi {
     return {
       idle: sum(({ idle }) => idle),
       busy: sum(({ busy }) => busy),
-      sleeping: 0,
+      sleeping: sum(({ sleeping }) => sleeping),
       minSize: pool.minSize,
       maxSize: pool.maxSize,
       hitRate: takes === 0 ? 1 : sum(({ hits }) => hits) / takes,
@@ -201,11 +199,14 @@ export class Host implements HostApi {
   }
 
   /** The root first: a taken sandbox has the pool make another, which would fight for the processor with what is still to be done here. */
-  async #takeWithRoot({ driver, pool }: OpenWall, shape: SandboxShape, prepare: () => Promise<PreparedRoot>, abort: AbortSignal | undefined) {
+  #takeFor({ driver, pool }: OpenWall, shape: SandboxShape, prepared: PreparedRoot | undefined, abort: AbortSignal | undefined): Promise<TakenSandbox> {
+    return driver.rootAt === 'create' && prepared !== undefined ? pool.takeNew(shape, prepared.root, abort) : pool.take(shape, abort)
+  }
+
+  async #takeWithRoot(wall: OpenWall, shape: SandboxShape, prepare: () => Promise<PreparedRoot>, abort: AbortSignal | undefined) {
     const prepared = await prepare()
     try {
-      const taken = driver.rootAt === 'create' ? await pool.takeNew(shape, prepared.root, abort) : await pool.take(shape, abort)
-      return { taken, prepared }
+      return { taken: await this.#takeFor(wall, shape, prepared, abort), prepared }
     } catch (error) {
       await prepared.release()
       throw error
@@ -222,6 +223,65 @@ export class Host implements HostApi {
     } finally {
       await lease.release()
     }
+  }
+
+  /** Gives a sandbox to a job. `resumes`: it has a script already, which `run` takes over. */
+  async #lease({ sandbox, warm }: TakenSandbox, { spec, shape, prepared, begin, resumes = false }: LeaseParts): Promise<SandboxLease> {
+    const closed = this.#own(sandbox, spec.persistent, prepared)
+    let workspace: OpenWorkspace | undefined
+    try {
+      if (spec.workspace !== undefined) {
+        workspace = await this.workspaces.opened(spec.workspace.storageId, sandbox)
+        closed.then(() => workspace?.close())
+      }
+      if (spec.persistent) await sandbox.keep(true)
+    } catch (error) {
+      await sandbox.destroy()
+      throw error
+    }
+    return {
+      sandboxId: sandbox.id,
+      isolation: sandbox.isolation,
+      acquireMs: performance.now() - begin,
+      warm,
+      run: (script, sink) => this.#run({ sandbox, shape, prepared, workspace, policy: spec.egress, resumes }, script, sink),
+      release: () => this.#end(sandbox),
+    }
+  }
+
+  /** See `RunningSandbox.fork`. */
+  async #fork(wall: OpenWall, source: Sandbox, workspace: OpenWorkspace | undefined, asked: SandboxSpec, abort?: AbortSignal): Promise<Forked> {
+    const begin = performance.now()
+    const { driver, pool } = wall
+    const { base: _, ...rest } = asked
+    const spec = { ...rest, isolation: source.isolation === 'container' ? 'container' : 'vm' } as const
+    if (spec.egress !== undefined) this.#parts.egress.check(spec.egress)
+    if (driver.fork === undefined && workspace !== undefined) {
+      // What it shares with its versions is shared with the copy, too.
+      const { version } = await workspace.save({ final: false })
+      const lease = await this.acquire({ ...spec, base: { storageId: workspace.storageId, version: version.version } }, abort)
+      return { lease, withMemory: false }
+    }
+    const withMemory = driver.fork !== undefined
+    const shape = forkShape(source.shape, spec, withMemory)
+    let root = spec.workspace === undefined ? undefined : await this.#prepare(wall, { ...spec, diskGb: shape.diskGb }, () => undefined, abort)
+    try {
+      if (spec.workspace !== undefined) await this.workspaces.overwritten(spec.workspace.storageId)
+      if (driver.fork === undefined) root = await this.#copyUpper(driver, source, root)
+      const taken =
+        driver.fork === undefined ? await this.#takeFor(wall, shape, root, abort) : { sandbox: await driver.fork(source, root?.root.upperDisk), warm: false }
+      if (withMemory) pool.adopt(taken.sandbox)
+      return { lease: await this.#lease(taken, { spec, shape, prepared: root, begin, resumes: withMemory }), withMemory }
+    } catch (error) {
+      await root?.release()
+      throw error
+    }
+  }
+
+  async #copyUpper(driver: SandboxDriver, source: Sandbox, prepared: PreparedRoot | undefined): Promise<PreparedRoot> {
+    if (driver.copyUpper === undefined) throw new MagsError('not_available', 'sandboxes of this kind cannot be forked')
+    const file = await driver.copyUpper(source, prepared?.root.upperDisk)
+    return prepared ?? { root: { lowerDisks: [], upperDisk: file }, claimed: Promise.resolve(), release: () => rm(file, { force: true }) }
   }
 
   #own(sandbox: Sandbox, persistent: boolean, prepared?: PreparedRoot): Promise<void> {
@@ -242,17 +302,38 @@ export class Host implements HostApi {
     return sandbox.destroy()
   }
 
-  async #run({ sandbox, shape, prepared, workspace }: Taken, script: ScriptSpec, sink: OutputSink): Promise<RunningSandbox> {
+  #around(wall: OpenWall, sandbox: Sandbox, workspace: OpenWorkspace | undefined): Surroundings {
+    const { pool } = wall
+    const egress = this.#parts.egress.of(sandbox)
+    return {
+      workspace,
+      egress,
+      end: () => this.#end(sandbox),
+      onAsleep: (asleep) => {
+        egress.rest(asleep)
+        pool.rest(sandbox, asleep)
+      },
+      fork: (spec, abort) => this.#fork(wall, sandbox, workspace, spec, abort),
+    }
+  }
+
+  async #run({ sandbox, shape, prepared, workspace, policy, resumes }: Taken, script: ScriptSpec, sink: OutputSink): Promise<RunningSandbox> {
     const begin = performance.now()
-    const { driver } = this.#wall(sandbox.isolation === 'container' ? 'container' : 'vm')
+    const wall = this.#wall(sandbox.isolation === 'container' ? 'container' : 'vm')
+    const { driver } = wall
     try {
       await workspace?.begin()
-      const attached = sandbox.attach(shape, driver.rootAt === 'attach' ? prepared?.root : undefined)
-      // Both to their end, whichever fails: what is still being attached could not be given back.
-      await Promise.allSettled([attached, prepared?.claimed])
+      const around = this.#around(wall, sandbox, workspace)
+      // What is in a copy already goes on as soon as it is attached.
+      if (resumes && policy !== undefined) await around.egress.set(policy)
+      const attached = sandbox.attach(shape, driver.rootAt === 'attach' && !resumes ? prepared?.root : undefined)
+      const governed = policy === undefined || resumes ? undefined : around.egress.set(policy)
+      // All to their end, whichever fails: what is still being attached could not be given back.
+      await Promise.allSettled([attached, prepared?.claimed, governed])
       await attached
       await prepared?.claimed
-      const around = { workspace, egress: this.#parts.egress.of(sandbox), end: () => this.#end(sandbox) }
+      await governed
+      if (resumes) return HostSandbox.resume(sandbox, { stdout: 0, stderr: 0 }, sink, around)
       return await HostSandbox.start(sandbox, script, sink, { attachMs: () => performance.now() - begin, ...around })
     } catch (error) {
       await workspace?.rest().catch(() => undefined)
@@ -263,4 +344,20 @@ export class Host implements HostApi {
       throw new MagsError('sandbox_failed', `the sandbox could not be made ready: ${words}`, { cause: error })
     }
   }
+}
+
+/** Rejects what a copy cannot have otherwise than its original. */
+function forkShape(source: SandboxShape, { image, vcpus, memoryMb, diskGb }: SandboxSpec, withMemory: boolean): SandboxShape {
+  const fixed =
+    image !== source.image
+      ? 'image'
+      : !withMemory
+        ? undefined
+        : vcpus !== source.vcpus
+          ? 'number of processors'
+          : memoryMb !== source.memoryMb
+            ? 'memory'
+            : undefined
+  if (fixed !== undefined) throw new MagsError('not_available', `a fork has the ${fixed} of the sandbox it is a copy of`)
+  return withMemory ? source : { image, vcpus, memoryMb, diskGb: Math.max(diskGb, source.diskGb) }
 }

@@ -1,9 +1,10 @@
 import { mkdir, rm } from 'node:fs/promises'
 import { availableParallelism, totalmem } from 'node:os'
 import { join } from 'node:path'
-import type { HostApi } from '@mags/protocol'
+import type { EgressPolicy, HostApi } from '@mags/protocol'
 import type { Logger } from 'pino'
 import { type CgroupTree, openCgroupTree } from './cgroups/cgroup-tree.ts'
+import { DialerClient } from './dialer/dialer-client.ts'
 import { openContainerDriver } from './drivers/container/open-container-driver.ts'
 import type { SandboxDriver, SandboxShape } from './drivers/driver.ts'
 import { openVmDriver } from './drivers/vm/vm-driver.ts'
@@ -12,6 +13,7 @@ import { Host, type Wall } from './host.ts'
 import { ImageCatalogue } from './images/image-catalogue.ts'
 import { openHostLayer } from './layers/open-host-layer.ts'
 import { MounterClient } from './mounter/mounter-client.ts'
+import type { Ipv4Range } from './network/ipv4-range.ts'
 import { openNetwork, type SandboxNetwork } from './network/sandbox-network.ts'
 import { hostNames, linkExists } from './network/sweep-networks.ts'
 import { machineHeadroom } from './pool/headroom.ts'
@@ -45,12 +47,17 @@ export interface HostConfig {
   readonly dnsServers?: readonly string[]
   /** Private ranges that sandboxes may reach all the same. */
   readonly egressAllow?: readonly string[]
+  /** What no sandbox reaches, whatever its policy says; see `readEgressDeny`. */
+  readonly egressDeny?: readonly Ipv4Range[]
+  /** The policy of jobs that name none; see `readEgressDefault`. */
+  readonly egressDefault?: EgressPolicy | undefined
   readonly logger: Logger
 }
 
 interface Ground {
   readonly images: ImageCatalogue
   readonly mounter: MounterClient
+  readonly dialer: DialerClient
   readonly cgroups: CgroupTree
   readonly network: SandboxNetwork
 }
@@ -71,12 +78,14 @@ export async function openHost(config: HostConfig): Promise<HostApi> {
   const layerSocket = join(config.runDir, 'layers.sock')
   const mounter = await MounterClient.start({ binary: config.mounterBinary, logFile: join(config.runDir, 'mounter.log'), layerSocket })
   undo.defer(() => mounter.close())
+  const dialer = await DialerClient.start({ binary: config.mounterBinary, logFile: join(config.runDir, 'dialer.log') })
+  undo.defer(() => dialer.close())
   const cgroups = await openCgroupTree()
   await sweepDeadGroups(cgroups, config.instance)
   const network = await openNetwork({ ...config, launcher: mounter })
   undo.defer(() => network.close({ keep: false }))
 
-  const ground: Ground = { images, mounter, cgroups, network }
+  const ground: Ground = { images, mounter, dialer, cgroups, network }
   const container = config.isolation === 'vm' ? turnedOff('vm') : await containerWall(config, ground)
   const vm = config.isolation === 'container' ? turnedOff('container') : await vmWall(config, ground)
   const preferVm = !('missing' in vm) && ('missing' in container || vm.driver.isolation === 'kvm')
@@ -86,13 +95,14 @@ export async function openHost(config: HostConfig): Promise<HostApi> {
   const chosen = preferVm ? vm : container
   if (!('missing' in chosen)) chosen.pool.stock(config.pool.minSize)
   const { store, workspaces } = await openStoredWorkspaces(config, mounter, layerSocket)
+  const egress = new Egress({ network, logger: config.logger })
   undo.move()
   return new Host({
     walls: { vm, container },
     default: preferVm ? 'vm' : 'container',
     images,
     workspaces,
-    egress: new Egress(),
+    egress,
     defaultShape: config.defaults,
     limits: { maxVcpus: availableParallelism(), maxMemoryMb: Math.floor((totalmem() / 2 ** 20) * memoryShare), maxDiskGb: largestDiskGb },
     defaultImage: config.defaults.image,
@@ -100,7 +110,9 @@ export async function openHost(config: HostConfig): Promise<HostApi> {
     freeNetworkLeftovers: () => network.freeUnadopted(),
     release: async ({ keepNetwork }) => {
       store.close()
+      egress.close()
       await network.close({ keep: keepNetwork })
+      await dialer.close()
       await mounter.close()
       if (keepNetwork) return
       await cgroups.remove(`/mags/${config.instance}`)
@@ -153,7 +165,7 @@ async function containerWall(config: HostConfig, ground: Ground): Promise<Wall> 
   )
 }
 
-async function vmWall(config: HostConfig, { images, mounter, cgroups, network }: Ground): Promise<Wall> {
+async function vmWall(config: HostConfig, { images, mounter, dialer, cgroups, network }: Ground): Promise<Wall> {
   return wall(config, undefined, () =>
     openVmDriver({
       kernelDir: join(config.systemDir, 'kernels', 'current'),
@@ -164,6 +176,7 @@ async function vmWall(config: HostConfig, { images, mounter, cgroups, network }:
       defaultShape: config.defaults,
       sealer: mounter,
       taps: network,
+      dialer,
       cgroups,
       cgroupParent: `/mags/${config.instance}/vm`,
       logger: config.logger,

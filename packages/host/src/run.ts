@@ -19,6 +19,8 @@ export interface RunOptions {
   readonly timeoutMs?: number
   /** Background work: the program runs at a lower CPU priority. */
   readonly background?: boolean
+  /** Output behind this is dropped; default 1 MiB. */
+  readonly maxOutputBytes?: number
 }
 
 /** A program that ended with another code than 0; the message carries its last words. */
@@ -44,7 +46,7 @@ export function runAny(command: string, args: readonly string[], options: RunOpt
     for (const name of ['stdout', 'stderr'] as const) {
       child[name].on('data', (bytes: Buffer) => {
         sizes[name] += bytes.length
-        if (sizes[name] <= outputLimit) collected[name].push(bytes)
+        if (sizes[name] <= (options.maxOutputBytes ?? outputLimit)) collected[name].push(bytes)
       })
     }
     const timeoutMs = options.timeoutMs ?? 60_000
@@ -87,6 +89,8 @@ export interface ResidentOptions {
   readonly stdout?: 'pipe' | 'log'
   /** Open file descriptors the program inherits as 3, 4, …; ours stay open and are the caller's to close. */
   readonly fds?: readonly number[]
+  /** A channel for messages and descriptors (child_process, option `ipc`) is descriptor 3, before those. */
+  readonly ipc?: boolean
 }
 
 /** Starts a program that stays. The caller puts its end on its undo stack at once. */
@@ -94,7 +98,7 @@ export function startResident(command: string, args: readonly string[], options:
   const log = openSync(options.logFile, 'a', 0o600)
   try {
     const spawnOptions: SpawnOptions = {
-      stdio: [options.stdin ?? 'ignore', options.stdout === 'pipe' ? 'pipe' : log, log, ...(options.fds ?? [])],
+      stdio: [options.stdin ?? 'ignore', options.stdout === 'pipe' ? 'pipe' : log, log, ...(options.ipc ? (['ipc'] as const) : []), ...(options.fds ?? [])],
       detached: options.detached ?? false,
     }
     if (options.cwd !== undefined) spawnOptions.cwd = options.cwd

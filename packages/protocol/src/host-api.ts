@@ -205,7 +205,7 @@ export interface RunningProgram {
   end(): void
   signal(signal: number): void
   resize(size: TerminalSize): void
-  /** Kills its process group if it still runs, and forgets it. Idempotent. */
+  /** Kills its process group if it still runs, and forgets it; what runs on a terminal is hung up instead, as when a line drops. Idempotent. */
   close(): void
 }
 
@@ -264,6 +264,8 @@ export interface RunningSandbox {
   setEgress(policy: EgressPolicy): Promise<void>
   /** Bytes it sent so far to anywhere outside; counted over sleep and restarts of the daemon. */
   egressBytes(): Promise<number>
+  /** The same in all; settles once it is gone and its last byte counted, never rejects. */
+  readonly egressTotal: Promise<number>
   /** Hears of what it was refused, each target at most once a minute; at most 64 a minute. Returns how to stop. */
   watchRefused(listener: (refused: RefusedConnection) => void): () => void
   /**
@@ -272,7 +274,7 @@ export interface RunningSandbox {
    */
   fork(spec: SandboxSpec, abort?: AbortSignal): Promise<{ readonly lease: SandboxLease; readonly withMemory: boolean }>
   /**
-   * Saves its workspace as a new version, if anything changed; durable once settled. With `final` every process in the sandbox is ended before, and nothing can run in it afterwards.
+   * Saves its workspace as a new version, if anything changed; durable once settled. It must not sleep. With `final` every process in the sandbox is ended before, and nothing can run in it afterwards.
    * Rejects with MagsError 'object_store_unavailable' (the changes stay on this machine, try again), 'workspace_fenced' (somebody else has it now; never try again).
    */
   saveWorkspace(options: { readonly final: boolean }): Promise<WorkspaceSaved>

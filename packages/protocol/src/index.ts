@@ -1,3 +1,6 @@
+export * from './access.ts'
+export * from './aliases.ts'
+export * from './cron.ts'
 export * from './egress.ts'
 export * from './errors.ts'
 export * from './errors-document.ts'

@@ -1,4 +1,6 @@
 import { z } from 'zod'
+import { visibility } from './access.ts'
+import { egressPolicy } from './egress.ts'
 import { choice, environment, flag, integer, label, queryFlag, queryInteger, text } from './fields.ts'
 
 /** Wire shapes of the Mags jobs API (snake_case). The server validates requests with them; the OpenAPI document is made of them. */
@@ -8,9 +10,10 @@ export const bodyLimitBytes = 4 * 1024 * 1024
 
 export const jobStatuses = ['pending', 'running', 'completed', 'error', 'sleeping', 'stopped'] as const
 export type JobStatus = (typeof jobStatuses)[number]
+/** How deep a job sleeps. */
+export const sleepStages = ['frozen', 'hibernated', 'released'] as const
+export type SleepStage = (typeof sleepStages)[number]
 export const isFinal = (status: JobStatus): boolean => status === 'completed' || status === 'error' || status === 'stopped'
-
-const notYet = (what: string) => `${what} (not available yet on this server; leave it out)`
 
 /** POST /mags-jobs. Members not named here are ignored and reported as warnings. */
 export const submitJobRequest = z
@@ -35,7 +38,7 @@ export const submitJobRequest = z
     timeout: integer(1, 86_400 * 30)
       .nullish()
       .describe('Seconds the script may run; 300 unless persistent.'),
-    no_sleep: flag().default(false).describe('Needs persistent.'),
+    no_sleep: flag().default(false).describe('Never put to sleep; needs persistent.'),
     disk_gb: integer(1, 1_000_000).optional().describe('Default 2, or what the workspace has; a larger one grows the workspace.'),
     vcpus: integer(1, 100_000).optional().describe('Default 1.'),
     memory_mb: integer(64, 100_000_000).optional().describe('Default 512.'),
@@ -43,7 +46,7 @@ export const submitJobRequest = z
     rootfs_type: text(200).optional().describe('Alias of image.'),
     isolation: choice(['auto', 'vm', 'container']).default('auto'),
     port: integer(1, 65_535).default(8080).describe('Port that the URL reaches.'),
-    egress: z.unknown().optional().describe(notYet('Egress rules')),
+    egress: egressPolicy().nullish(),
   })
   .meta({ title: 'SubmitJobRequest' })
 export type SubmitJobRequest = z.output<typeof submitJobRequest>
@@ -90,8 +93,22 @@ export const jobStatusAnswer = z.object({
   memory_mb: z.number(),
   disk_gb: z.number(),
   port: z.number(),
+  visibility: z.enum(['public', 'token']).describe('Who may see its URL: everybody, or who has a token of the account.'),
   no_sleep: z.boolean(),
   startup_command: z.string().nullable(),
+  sleep_stage: z
+    .enum(sleepStages)
+    .nullable()
+    .describe('While it sleeps: memory is kept (frozen), on disk (hibernated), or it wakes from its workspace (released).'),
+  slept_at: z.string().nullable().describe('When it was put to sleep last.'),
+  woken_at: z.string().nullable(),
+  wake_reason: z.string().nullable().describe('What woke it last: http, ssh, exec, files, request.'),
+  wake_duration_ms: milliseconds(),
+  egress: z
+    .union([z.literal('none'), z.object({ allow: z.array(z.string()).optional(), deny: z.array(z.string()).optional() })])
+    .nullable()
+    .describe('What it may reach; null: all that the server allows.'),
+  egress_bytes: z.number().nullable().describe('Bytes it sent to anywhere outside, as far as counted.'),
   error: z.string().nullable(),
 })
 export type JobStatusAnswer = z.output<typeof jobStatusAnswer>
@@ -125,6 +142,9 @@ export const updateJobRequest = z.strictObject({
     .nullable()
     .optional(),
   no_sleep: flag().optional(),
+  port: integer(1, 65_535).optional().describe('Port that the URL reaches.'),
+  visibility: visibility().optional(),
+  egress: egressPolicy().nullable().optional().describe('In force at once, for connections that exist, too; null: all that the server allows.'),
 })
 export type UpdateJobRequest = z.output<typeof updateJobRequest>
 

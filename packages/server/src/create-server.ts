@@ -1,7 +1,18 @@
 import { mkdir } from 'node:fs/promises'
-import type { HostApi } from '@mags/protocol'
+import { dirname, join } from 'node:path'
+import type { GatewayDirectory, HostApi } from '@mags/protocol'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
+import { Directory } from './access/directory.ts'
+import { LiveJobs } from './access/live-jobs.ts'
+import { readSecretKey } from './access/secret-key.ts'
+import { SshKeyStore } from './access/ssh-key-store.ts'
+import { AccessStore } from './access/store.ts'
+import { KnownAliases } from './aliases/known-aliases.ts'
+import { AliasStore } from './aliases/store.ts'
+import { CronScheduler } from './cron/cron-scheduler.ts'
+import { keepCronFiles } from './cron/keep-files.ts'
+import { CronStore } from './cron/store.ts'
 import { FileFolder } from './files/file-folder.ts'
 import { FileStore } from './files/store.ts'
 import { UploadedFiles } from './files/uploaded-files.ts'
@@ -10,6 +21,8 @@ import { buildApp } from './http/build-app.ts'
 import { Dispatcher } from './jobs/dispatcher.ts'
 import { IdempotencyStore } from './jobs/idempotency-store.ts'
 import { recoverJobs, stoppedWhileRunning } from './jobs/recover-jobs.ts'
+import { memoryAvailable } from './jobs/sleep/memory-available.ts'
+import { SleepWatch } from './jobs/sleep/sleep-watch.ts'
 import { JobStore } from './jobs/store.ts'
 import { LogStore } from './logs/log-store.ts'
 import { type DatabaseConfig, openDatabase } from './state/database.ts'
@@ -46,6 +59,12 @@ export interface ServerLimits {
   readonly saveWaitMs?: number
   /** The same after a stop, and when the server ends. Default 10,000. */
   readonly stopSaveWaitMs?: number
+  /** Between two looks at what nobody uses; 0: no job is put to sleep by itself. Default 60,000. */
+  readonly sleepCheckMs?: number
+  /** A persistent job that nothing used for so long sleeps. Default 600,000. */
+  readonly sleepAfterMs?: number
+  /** One that slept for so long gives its memory back. Default 3,600,000. */
+  readonly releaseAfterMs?: number
 }
 
 export interface ServerDeps {
@@ -59,8 +78,14 @@ export interface ServerDeps {
   readonly version: string
   /** Where clients reach this server, such as `http://127.0.0.1:7070`. */
   readonly publicUrl: string
-  /** Domain of the jobs' URLs, with scheme, such as `https://apps.example.org`; jobs have no `url` without it. */
-  readonly appsUrl?: string
+  /** Domain of the jobs' URLs, with scheme, such as `https://apps.example.org`; jobs have no `url` without it. A function when it is not known before the gateway listens. */
+  readonly appsUrl?: string | (() => string | undefined)
+  /** What SSH clients connect to; jobs have no SSH without it. `portFirst`: the first of 10,000 ports that jobs get, default 40,000. */
+  readonly ssh?: { readonly host: string; readonly portFirst?: number }
+  /** File with the key that seals private keys in the database; made when missing. Default `server.key` beside `logsDir`. */
+  readonly secretKeyFile?: string
+  /** Share of the machine's memory that programs could still have, 0 to 1; default from /proc/meminfo. */
+  readonly memoryAvailable?: () => Promise<number>
   readonly limits?: ServerLimits
   /** Wall clock in ms since 1970; default `Date.now`. Durations and timers never use it. */
   readonly clock?: () => number
@@ -80,6 +105,8 @@ export interface MagsServer {
   /** The HTTP side; the caller calls `app.listen`. */
   readonly app: FastifyInstance
   readonly tokens: MagsTokens
+  /** For the gateway: who is meant by a host name or an SSH port, and the way to it. */
+  readonly directory: GatewayDirectory
   /** Recovers what a former process left behind, calls `host.settle()`, then dispatches. Before it, submits are stored but not run. */
   start(): Promise<void>
   /** Refuses new jobs (503), waits for running jobs that are not persistent, at most `drainGraceMs`, then ends them as `error`. Pending ones stay for the next start. */
@@ -118,8 +145,28 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
     stopGraceMs: limits.stopGraceMs ?? 2000,
     timeoutGraceMs: limits.timeoutGraceMs ?? 5000,
   }
-  const dispatcher = new Dispatcher({ ...runDeps, maxPendingJobs: limits.maxPendingJobs ?? 2000 })
-  metrics.watchJobs(() => ({ pending: dispatcher.pending, running: dispatcher.running }))
+  const { appsUrl: givenUrl } = deps
+  const appsUrl = typeof givenUrl === 'function' ? givenUrl : () => givenUrl
+  const secretKey = await readSecretKey(deps.secretKeyFile ?? join(dirname(deps.logsDir), 'server.key'))
+  const access = new AccessStore({ database, commits, secretKey, clock, portFirst: deps.ssh?.portFirst ?? 40_000 })
+  const live = new LiveJobs(access, logger)
+  const dispatcher = new Dispatcher({ ...runDeps, maxPendingJobs: limits.maxPendingJobs ?? 2000, onTracked: (job, run) => live.add(job, run) })
+  const aliasStore = new AliasStore(database, commits)
+  const aliases = new KnownAliases(aliasStore)
+  const crons = new CronStore(database, commits)
+  const cronScheduler = new CronScheduler({ ...runDeps, crons, idempotency, workspaces, commits, dispatcher })
+  metrics.watchJobs(() => ({ pending: dispatcher.pending, running: dispatcher.running, sleeping: dispatcher.sleeping }))
+  const sshKeys = new SshKeyStore(database, commits)
+  const directory = new Directory({ live, store, workspaces, access, sshKeys, tokens, aliases, appsUrl, now: () => timers.now() })
+  const sleepWatch = new SleepWatch({
+    runs: () => dispatcher.runs,
+    timers,
+    logger,
+    checkMs: limits.sleepCheckMs ?? 60_000,
+    afterMs: limits.sleepAfterMs ?? 600_000,
+    releaseAfterMs: limits.releaseAfterMs ?? 3_600_000,
+    memoryAvailable: deps.memoryAvailable ?? (() => memoryAvailable()),
+  })
   const shutdown = new AbortController()
   const app = await buildApp({
     ...runDeps,
@@ -130,8 +177,16 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
     left,
     commits,
     dispatcher,
+    aliasStore,
+    aliases,
+    crons,
+    cronScheduler,
     tokens,
-    appsUrl: deps.appsUrl,
+    access,
+    live,
+    sshKeys,
+    sshHost: deps.ssh?.host,
+    appsUrlNow: appsUrl,
     shutdown: shutdown.signal,
     version: deps.version,
     publicUrl: deps.publicUrl,
@@ -150,11 +205,16 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
     ended.abort()
   })
   undo.defer(() => dispatcher.close())
+  undo.defer(() => sleepWatch.close())
+  undo.defer(() => cronScheduler.close())
   undo.defer(() => app.close())
   undo.defer(() => shutdown.abort())
   const purge = () =>
     void idempotency.purge(timestamp(clock() - dayMs)).catch((error: unknown) => logger.warn({ err: error }, 'old Idempotency-Keys could not be deleted'))
-  const sweepFiles = () => void files.sweep().catch((error: unknown) => logger.warn({ err: error }, 'old uploaded files could not be deleted'))
+  const sweepFiles = () =>
+    void keepCronFiles(crons, files)
+      .then(() => files.sweep())
+      .catch((error: unknown) => logger.warn({ err: error }, 'old uploaded files could not be deleted'))
   const purging = setInterval(() => {
     purge()
     sweepFiles()
@@ -166,12 +226,14 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
   const kept = undo.move()
   let draining: Promise<void> | undefined
   const drain = () => {
-    draining ??= dispatcher.drain(limits.drainGraceMs ?? 10_000, stoppedWhileRunning)
+    // What is due meanwhile is left to the next start.
+    draining ??= Promise.all([dispatcher.drain(limits.drainGraceMs ?? 10_000, stoppedWhileRunning), cronScheduler.close()]).then(() => undefined)
     return draining
   }
   let closed: Promise<void> | undefined
   return {
     app,
+    directory,
     tokens: {
       create: (name) => tokens.create(name),
       verify: async (secret) => (await tokens.verify(secret)) !== undefined,
@@ -179,8 +241,11 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
     },
     start: async () => {
       await workspaces.releaseStale()
+      await access.purge()
       const ended = await recoverJobs({ store, host, dispatcher, clock, logger })
       dispatcher.start()
+      sleepWatch.start()
+      cronScheduler.start()
       // In the background: an object store that does not answer must not keep jobs from running.
       tend(ended)
       sweepFiles()

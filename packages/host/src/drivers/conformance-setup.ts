@@ -12,6 +12,12 @@ export interface ConformanceSetup {
   reopen?(): Promise<SandboxDriver>
   /** Ends a machine from outside, as a crash would. */
   kill?(sandbox: Sandbox): Promise<void>
+  /** False where this kind of sandbox could be copied, but not on this machine. */
+  readonly copiesFiles?: boolean
+  /** Processor time of all that is in it; without it, `Sandbox.activity` tells. */
+  processorTime?(sandbox: Sandbox): Promise<bigint>
+  /** Rejects when anything of a hibernated one still runs. */
+  gone?(sandbox: Sandbox): Promise<void>
   /** Where disks for roots can be made; on a real disk. */
   readonly disksDir?: string
   /** A shape no sandbox can be made of, and what the error must say. Without it: an image that does not exist, and its name. */

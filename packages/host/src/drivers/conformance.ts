@@ -1,9 +1,12 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest'
+import { describeForkConformance } from './conformance-fork.ts'
 import { conformanceScript, conformancePrograms as programs } from './conformance-programs.ts'
 import { describeRestartConformance } from './conformance-restart.ts'
 import { digest, environment, filesOf, finish, sh, transcript } from './conformance-run.ts'
 import type { ConformanceOptions, ConformanceSetup } from './conformance-setup.ts'
+import { describeSleepConformance } from './conformance-sleep.ts'
+import { describeStartConformance } from './conformance-start.ts'
 import type { Sandbox } from './driver.ts'
 import { hostnameOf } from './sandbox-id.ts'
 
@@ -276,7 +279,39 @@ export function describeDriverConformance(name: string, setUp: () => Promise<Con
     })
 
     it('rejects a dial where nothing listens', async () => {
-      await expect(box.agent.dial(7008)).rejects.toThrow(/refused/i)
+      await expect(box.agent.dial(7008)).rejects.toMatchObject({ code: 'not_listening', message: expect.stringMatching(/port 7008 .*refused/) })
+    })
+
+    it('connects to a server inside, both ways, with half-close', async () => {
+      const { output, until } = transcript()
+      const server = box.agent.exec(sh(programs.echoServer), output)
+      await until((seen) => seen.includes('ready'))
+      const socket = await box.connect(7007)
+      const sent = randomBytes(700_000)
+      const received = socket.toArray()
+      socket.end(sent)
+      const answer = Buffer.concat(await received)
+      const tail = Buffer.from('\ntotal 700000\n')
+      expect(answer.subarray(-tail.length).toString()).toBe(tail.toString())
+      expect(digest(answer.subarray(0, -tail.length))).toBe(digest(sent))
+      await expect(other.connect(7008)).rejects.toMatchObject({ code: 'not_listening', message: expect.stringContaining('port 7008') })
+      // The server is another sandbox's.
+      if (setup.real) await expect(other.connect(7007)).rejects.toMatchObject({ code: 'not_listening' })
+      server.close()
+    })
+
+    it('breaks connections when it is destroyed, and makes no new ones', async () => {
+      const sandbox = await attached()
+      const { output, until } = transcript()
+      const server = sandbox.agent.exec(sh(programs.echoServer), output)
+      for (const end of [server.exit, server.eof, server.pid]) end.catch(() => undefined)
+      await until((seen) => seen.includes('ready'))
+      const socket = await sandbox.connect(7007)
+      socket.on('error', () => undefined)
+      const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()))
+      await sandbox.destroy()
+      await closed
+      await expect(sandbox.connect(7007)).rejects.toMatchObject({ code: 'sandbox_failed' })
     })
 
     it('a daemon left behind keeps its output open after the exit', async () => {
@@ -373,5 +408,8 @@ export function describeDriverConformance(name: string, setUp: () => Promise<Con
     })
   })
 
+  describeStartConformance(name, setUp, timeScale)
   describeRestartConformance(name, setUp, timeScale)
+  describeSleepConformance(name, setUp, timeScale)
+  describeForkConformance(name, setUp, timeScale)
 }

@@ -43,8 +43,15 @@ export interface SandboxDriver {
   readonly stacks: boolean
   /** Makes a warm sandbox: agent connected, the image under a fresh upper as its root (or `root`, see `rootAt`), an identity of its own. Rejects with the last words of what failed. */
   create(shape: SandboxShape, root?: SandboxRoot): Promise<Sandbox>
-  /** Takes back a sandbox of an earlier daemon by its record's id; undefined when it is dead (what it held is freed). */
+  /** Takes back a sandbox of an earlier daemon by its record's id, awake if it was frozen (its agent has to answer), hibernated if it was that; undefined when it is dead (what it held is freed). */
   adopt(id: string): Promise<Sandbox | undefined>
+  /**
+   * Another sandbox with the memory and files that this one has at one moment: hibernated, and not attached. `attach`, with the same shape, gives it an identity of its own and lets it go on. The original stands still meanwhile.
+   * `disk`: the file its disk is to be written to and lent from; without it that lies in its own folder. Absent for a kind that cannot copy memory.
+   */
+  fork?(sandbox: Sandbox, disk?: string): Promise<Sandbox>
+  /** Writes the disk of its upper layer, as it is at one moment, to a file: good as an `upperDisk` of the same image and without lower disks. Absent for a kind that copies memory. Rejects with MagsError 'not_available'. */
+  copyUpper?(sandbox: Sandbox, file?: string): Promise<string>
   /** Frees whatever an earlier daemon left, except the sandboxes adopted. */
   sweep(): Promise<void>
   /** Ends the driver's own resident helpers. Sandboxes must be destroyed or detached before. */
@@ -54,8 +61,10 @@ export interface SandboxDriver {
 /**
  * One machine.
  *
- *     warm ──attach──▶ attached ──freeze──▶ frozen ──thaw──▶ attached
- *       └──────────────┴──────────── destroy ───┴──▶ gone
+ *     warm ──attach──▶ attached ──freeze──▶ frozen ──hibernate──▶ hibernated
+ *       │                 ▲  │                │ │                  │ │
+ *       │                 └──┼──── thaw ──────┴─┼──────────────────┘ │
+ *       └────────────────────┴──── destroy ─────┴────────────────────┴──▶ gone
  *
  * Any state goes to `gone` by itself when the machine dies.
  */
@@ -64,6 +73,7 @@ export interface Sandbox {
   readonly id: string
   readonly shape: SandboxShape
   readonly isolation: Isolation
+  /** The connection to its agent. After a thaw from hibernation it is another one, on which what runs inside must be resumed; in between it is closed. */
   readonly agent: AgentConnection
   /** Makes it ready for a job of this shape: what `warmShape` folded away is applied, and what must be fresh (clock, randomness) is renewed. Once. */
   attach(shape: SandboxShape, root?: SandboxRoot): Promise<void>
@@ -78,8 +88,16 @@ export interface Sandbox {
   halt(): Promise<void>
   /** True when the limit on memory ended a program in it so far. */
   ranOutOfMemory(): Promise<boolean>
+  /** Stops everything in it where it stands. Idempotent. Rejects, with everything going on, when that cannot be done. */
   freeze(): Promise<void>
+  /** Lets it go on; a hibernated one from its file. Idempotent. Rejects with MagsError 'sandbox_failed' when it cannot, and may be tried again unless it died. */
   thaw(): Promise<void>
+  /**
+   * A frozen one: its memory goes to a file in its folder, the connection to its agent is closed, and nothing of it runs any more until `thaw`. Idempotent. Rejects with it frozen as before, e.g. when the disk is full.
+   * Absent for a kind that cannot.
+   */
+  hibernate?(): Promise<void>
+  readonly hibernated?: boolean
   /** A TCP connection to a port inside, also of servers that listen on its loopback only. Rejects with MagsError 'not_listening'. */
   connect(port: number): Promise<Duplex>
   /** Its place in the network; undefined for one without. */

@@ -1,6 +1,8 @@
+import type { EgressRules } from '../egress/egress-rules.ts'
 import { gatewayAddress, type SlotPlan } from './address-plan.ts'
 import type { DnsUpstream } from './dns-upstreams.ts'
 import { formatRange, type Ipv4Range } from './ipv4-range.ts'
+import { addEgressScript, defaultEgressName, deleteEgressScript, egressChainScript, forwarderPort, type NameGrant, nameRoute } from './slot-egress-rules.ts'
 
 /**
  * A slot with the number of its present use. Connections carry the number of the use that opened them as their conntrack mark and pass only while that
@@ -8,13 +10,28 @@ import { formatRange, type Ipv4Range } from './ipv4-range.ts'
  */
 export interface LiveSlot extends SlotPlan {
   readonly generation: number
+  /** Earlier numbers of the same use: its connections of before its policy changed. They are judged again, and get the new number when they may go on. */
+  readonly stale: readonly number[]
+  /** Its own policy; absent: that of this machine for all. */
+  readonly egress?: EgressRules
+}
+
+/** What a router taken over had on a slot besides. */
+export interface SlotState {
+  readonly sentBytes: number
+  readonly grants: readonly NameGrant[]
 }
 
 export interface RouterRules {
   readonly subnet: Ipv4Range
   readonly resolverUid: number
+  readonly forwarderUid: number
   readonly denied: readonly Ipv4Range[]
   readonly allowed: readonly Ipv4Range[]
+  /** Refused by the operator, without exceptions. */
+  readonly forbidden: readonly Ipv4Range[]
+  /** The policy of sandboxes that have none of their own. It is part of these rules, so it costs a start nothing. */
+  readonly defaultEgress?: EgressRules
   readonly upstreams: readonly DnsUpstream[]
 }
 
@@ -28,43 +45,85 @@ export function upstreamElements(upstreams: readonly DnsUpstream[]): string {
 
 /**
  * All rules of the router namespace as one nft script that replaces what was there in one transaction (nft(8)). Order matters and is the policy:
- * spoofed frames die at their bridge port, then what runs on is matched against connections of this use of the slot, then refused destinations, then limits.
+ * spoofed frames die at their bridge port, then what runs on is matched against connections of this use of the slot, then destinations that this machine refuses
+ * all, then the sandbox's policy, then limits.
  * Refused TCP is reset and the rest answered "prohibited", so that programs fail at once instead of hanging.
  */
-export function renderRouterRules(rules: RouterRules, slots: readonly LiveSlot[]): string {
+export function renderRouterRules(rules: RouterRules, slots: readonly LiveSlot[], states: ReadonlyMap<string, SlotState> = new Map()): string {
   const resolver = gatewayAddress(rules.subnet)
+  const names = rules.defaultEgress?.names ?? 'open'
   return `table inet mags
 delete table inet mags
 table inet mags {
   set denied { type ipv4_addr; flags interval; auto-merge; ${elements(rules.denied.map(formatRange))}; }
+  set forbidden { type ipv4_addr; flags interval; auto-merge; ${elements(rules.forbidden.map(formatRange))}; }
   set allowed { type ipv4_addr; flags interval; auto-merge; ${elements(rules.allowed.map(formatRange))}; }
   set upstreams { type ipv4_addr . inet_service; ${upstreamElements(rules.upstreams)}; }
   map generations { type ipv4_addr : mark; ${elements(slots.map(generationElement))}; }
   set live { type ipv4_addr . mark; ${elements(slots.map(liveElement))}; }
+  set stale { type ipv4_addr . mark; ${elements(slots.flatMap(staleElements))}; }
+  set sent { type ipv4_addr; counter; ${elements(slots.map((slot) => sentElement(slot, states.get(slot.link)?.sentBytes)))}; }
+  map policies { type ipv4_addr : verdict; }
+  map name_policies { type ipv4_addr : verdict; }
+  map name_routes { type ipv4_addr : verdict; }
+  set refused { type mark . ipv4_addr . inet_proto . inet_service; size 65535; flags dynamic, timeout; timeout 60s; }
+  set refusal_rates { type mark; size 65535; flags dynamic, timeout; timeout 60s; }
   set connections { type mark; size 65535; flags dynamic; }
   set connection_rates { type mark; size 65535; flags dynamic, timeout; timeout 10s; }
   set dns_connections { type ipv4_addr; size 65535; flags dynamic; }
   set dns_rates { type ipv4_addr; size 65535; flags dynamic, timeout; timeout 10s; }
 
-  chain refuse {
+${rules.defaultEgress === undefined ? '' : `  chain ${defaultEgressName} { }\n`}  chain turn_away {
     meta l4proto tcp reject with tcp reset
     reject with icmpx type admin-prohibited
   }
+  chain refuse_port {
+    meta mark . ip daddr . meta l4proto . th dport @refused goto turn_away
+    update @refusal_rates { meta mark limit rate over 64/minute burst 64 packets } goto turn_away
+    add @refused { meta mark . ip daddr . meta l4proto . th dport }
+    goto turn_away
+  }
+  # Written down for the sandbox's log. What is on record costs nothing of its share, and one that floods takes no room from others.
+  chain refuse {
+    ct direction reply drop
+    meta mark set ip saddr map @generations
+    meta l4proto { tcp, udp } goto refuse_port
+    # Where ports would be ICMP has type and code.
+    meta mark . ip daddr . meta l4proto . th sport @refused goto turn_away
+    update @refusal_rates { meta mark limit rate over 64/minute burst 64 packets } goto turn_away
+    add @refused { meta mark . ip daddr . meta l4proto . th sport }
+    goto turn_away
+  }
+  chain reopen {
+    ct mark set ct original ip saddr map @generations
+    ip saddr @sent accept
+    accept
+  }
   chain open {
+    ct state established,related goto reopen
     meta mark set ip saddr map @generations
     update @connection_rates { meta mark limit rate over 500/second burst 2000 packets } goto refuse
     add @connections { meta mark ct count over 4096 } goto refuse
-    ct mark set ip saddr map @generations accept
+    ct mark set ip saddr map @generations
+    ip saddr @sent accept
+    accept
+  }
+  # By the connection's first packet: this chain sees answers, too, when a policy has changed.
+  chain judge {
+    ct original ip saddr vmap @policies
+    goto ${rules.defaultEgress === undefined ? 'open' : defaultEgressName}
   }
   chain outbound {
     ct state invalid drop
-    ct state established,related ip saddr . ct mark @live accept
+    ct state established,related ip saddr . ct mark @live ip saddr @sent accept
+    ct state established,related ip saddr . ct mark @stale goto judge
     ct state established,related goto refuse
     ip daddr . th dport @upstreams goto refuse
     meta l4proto { tcp, udp } th dport { 53, 853 } goto refuse
-    ip daddr @allowed goto open
+    ip daddr @forbidden goto refuse
+    ip daddr @allowed goto judge
     ip daddr @denied goto refuse
-    goto open
+    goto judge
   }
   chain forward {
     type filter hook forward priority filter; policy drop;
@@ -72,30 +131,58 @@ table inet mags {
     iifname "br0" oifname "up0" ip version 4 goto outbound
     iifname "br0" goto refuse
     iifname "up0" oifname "br0" ct direction reply ct state established,related ip daddr . ct mark @live accept
+    iifname "up0" oifname "br0" ct direction reply ct state established,related ip daddr . ct mark @stale goto judge
   }
 
+  chain names_refused { goto refuse; }
+  chain names_open {
+    th dport 53 accept
+    goto refuse
+  }
+  chain names_filtered {
+    th dport ${forwarderPort} accept
+    goto refuse
+  }
   chain resolver {
     icmp type echo-request limit rate 1000/second accept
-    udp dport 53 update @dns_rates { ip saddr limit rate over 200/second burst 400 packets } drop
-    udp dport 53 accept
-    tcp dport 53 ct state new add @dns_connections { ip saddr ct count over 4 } goto refuse
-    tcp dport 53 accept
+    meta l4proto != { tcp, udp } return
+    th dport != { 53, ${forwarderPort} } return
+    meta l4proto udp update @dns_rates { ip saddr limit rate over 200/second burst 400 packets } drop
+    meta l4proto tcp ct state new add @dns_connections { ip saddr ct count over 4 } goto refuse
+    ip saddr vmap @name_policies
+    goto names_${names}
+  }
+  chain route_names {
+    meta l4proto { tcp, udp } redirect to :${forwarderPort}
+  }
+  chain catch_names {
+    type nat hook prerouting priority dstnat; policy accept;
+    iifname "br0" ip daddr ${resolver} meta l4proto { tcp, udp } th dport 53 ip saddr vmap @name_routes
+    iifname "br0" ip daddr ${resolver} meta l4proto { tcp, udp } th dport 53 ${nameRoute(names)}
   }
   chain input {
     type filter hook input priority filter; policy drop;
     iifname "up0" ct state established,related accept
+    # The forwarder asks the resolver.
+    iifname "lo" ct state established,related accept
+    iifname "lo" ip saddr ${resolver} ip daddr ${resolver} meta l4proto { tcp, udp } th dport 53 accept
     iifname "br0" ct state invalid drop
     iifname "br0" ip daddr ${resolver} jump resolver
-    iifname "br0" ct state established,related accept
+    # Answers of this use of the slot to connections that the daemon made into it; no policy of the sandbox's is about those.
+    iifname "br0" ct direction reply ct state established,related ip saddr . ct mark @live accept
+    iifname "br0" ct direction reply ct state established,related ip saddr . ct mark @stale accept
     iifname "br0" goto refuse
   }
 
   # QEMU runs in this namespace under a uid of its own: what breaks out of it must not be able to send anything.
   chain output {
     type filter hook output priority filter; policy drop;
+    # Connections that the daemon makes into a sandbox belong to its present use, too.
+    oifname "br0" meta skuid 0 ct state new ct mark set ip daddr map @generations
     meta skuid 0 accept
     oifname "br0" meta skuid ${rules.resolverUid} meta l4proto { tcp, udp } th sport 53 accept
     oifname "up0" meta skuid ${rules.resolverUid} meta l4proto { tcp, udp } ip daddr . th dport @upstreams accept
+    oifname "lo" meta skuid ${rules.forwarderUid} ip daddr ${resolver} meta l4proto { tcp, udp } th dport 53 accept
     ct state established,related accept
     # What the kernel answers by itself has no owner: resets and refusals.
     oifname "br0" tcp flags & rst == rst accept
@@ -107,7 +194,7 @@ table inet mags {
     oifname "up0" ip saddr ${formatRange(rules.subnet)} masquerade fully-random
   }
 }
-table bridge mags
+${rules.defaultEgress === undefined ? '' : egressChainScript(defaultEgressName, rules.defaultEgress, states.get(defaultEgressName)?.grants)}${slots.map((slot) => openEgressScript(slot, states.get(slot.link)?.grants)).join('')}table bridge mags
 delete table bridge mags
 table bridge mags {
   set owners { type ifname . ether_addr . ipv4_addr; ${elements(slots.map(ownerElement))}; }
@@ -133,21 +220,67 @@ export function deleteSlotScript(slots: readonly LiveSlot[]): string {
   return `${cutScript(slots)}delete element bridge mags owners { ${slots.map(ownerElement).join(', ')} }\n`
 }
 
-/** Cuts what `before` had open and opens the same addresses under the numbers of `after`. */
+/** Cuts what `before` had open and opens the same addresses under the numbers of `after`; what the one before had sent and may reach is forgotten. */
 export function renewSlotScript(before: readonly LiveSlot[], after: readonly LiveSlot[]): string {
   return cutScript(before) + openScript(after)
 }
 
+/** One slot with another policy and number: its connections are stale from now on. */
+export function changeEgressScript(before: LiveSlot, after: LiveSlot, grants: readonly NameGrant[]): string {
+  const dropped = staleElements(before).filter((element) => !staleElements(after).includes(element))
+  const added = staleElements(after).filter((element) => !staleElements(before).includes(element))
+  return `${closeEgressScript(before)}${elementScript('delete', 'generations', [before.address])}${elementScript('delete', 'live', [liveElement(before)])}${elementScript(
+    'delete',
+    'stale',
+    dropped,
+  )}${elementScript('add', 'generations', [generationElement(after)])}${elementScript('add', 'live', [liveElement(after)])}${elementScript(
+    'add',
+    'stale',
+    added,
+  )}${openEgressScript(after, grants)}`
+}
+
 function openScript(slots: readonly LiveSlot[]): string {
-  return `add element inet mags generations { ${slots.map(generationElement).join(', ')} }
-add element inet mags live { ${slots.map(liveElement).join(', ')} }\n`
+  return [
+    elementScript('add', 'generations', slots.map(generationElement)),
+    elementScript('add', 'live', slots.map(liveElement)),
+    elementScript(
+      'add',
+      'sent',
+      slots.map((slot) => sentElement(slot)),
+    ),
+    ...slots.map((slot) => openEgressScript(slot)),
+  ].join('')
 }
 
 function cutScript(slots: readonly LiveSlot[]): string {
-  return `delete element inet mags generations { ${slots.map((slot) => slot.address).join(', ')} }
-delete element inet mags live { ${slots.map(liveElement).join(', ')} }\n`
+  return [
+    ...slots.map(closeEgressScript),
+    elementScript(
+      'delete',
+      'generations',
+      slots.map(({ address }) => address),
+    ),
+    elementScript('delete', 'live', slots.map(liveElement)),
+    elementScript('delete', 'stale', slots.flatMap(staleElements)),
+    elementScript(
+      'delete',
+      'sent',
+      slots.map(({ address }) => address),
+    ),
+  ].join('')
+}
+
+const openEgressScript = (slot: LiveSlot, grants: readonly NameGrant[] = []) =>
+  slot.egress === undefined ? '' : addEgressScript(slot.address, slot.generation, slot.egress, grants)
+const closeEgressScript = (slot: LiveSlot) => (slot.egress === undefined ? '' : deleteEgressScript(slot.address, slot.generation, slot.egress))
+
+function elementScript(verb: 'add' | 'delete', set: string, items: readonly string[]): string {
+  return items.length === 0 ? '' : `${verb} element inet mags ${set} { ${items.join(', ')} }\n`
 }
 
 const generationElement = (slot: LiveSlot) => `${slot.address} : ${slot.generation}`
 const liveElement = (slot: LiveSlot) => `${slot.address} . ${slot.generation}`
+const staleElements = (slot: LiveSlot) => slot.stale.map((generation) => `${slot.address} . ${generation}`)
+const sentElement = (slot: LiveSlot, bytes = 0) => (bytes === 0 ? slot.address : `${slot.address} counter packets 0 bytes ${bytes}`)
 const ownerElement = (slot: LiveSlot) => `"${slot.link}" . ${slot.mac} . ${slot.address}`

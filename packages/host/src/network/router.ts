@@ -5,11 +5,15 @@ import { isAlive, type ProcessIdentity } from '../recover/process-identity.ts'
 import { readRecord, writeRecord } from '../recover/record-file.ts'
 import { run, runAny } from '../run.ts'
 import { gatewayAddress, gatewayMac, slotOfLink } from './address-plan.ts'
+import { egressRecordsDir, sweepEgressRecords } from './egress-records.ts'
 import { renderHostRules, uplinkAddresses } from './host-rules.ts'
 import { formatRange, type Ipv4Range, parseRange } from './ipv4-range.ts'
+import { listElements } from './list-elements.ts'
 import { createNamespace, isPinned, pinNamespaceOf, runAnyInNamespace, runInNamespace, unpinNamespaces } from './namespace.ts'
+import { recoverEgress } from './network-egress.ts'
 import { findResolvers, type RunningResolver, resolverArgs, startResolver, stopResolver } from './resolver.ts'
-import { type LiveSlot, type RouterRules, renderRouterRules } from './router-rules.ts'
+import { type LiveSlot, type RouterRules, renderRouterRules, type SlotState } from './router-rules.ts'
+import { defaultEgressName, namesSet, slotEgressName } from './slot-egress-rules.ts'
 import { hostNames, linkExists } from './sweep-networks.ts'
 
 export interface RouterPlan extends RouterRules {
@@ -42,6 +46,7 @@ export const routerPaths = (runDir: string) => ({
   netnsDir: join(runDir, 'netns'),
   router: join(runDir, 'netns', 'router'),
   log: join(runDir, 'resolver.log'),
+  forwarderLog: join(runDir, 'names.log'),
 })
 
 /**
@@ -97,6 +102,7 @@ async function makeRouter(plan: RouterPlan): Promise<OpenedRouter> {
   ]
   await run('ip', ['-batch', '-'], { input: `${hostLines.join('\n')}\n` })
   const routerLines = [
+    'link set lo up',
     `link add br0 address ${gatewayMac(plan.subnet)} type bridge stp_state 0 mcast_snooping 0`,
     `addr add ${gatewayAddress(plan.subnet)}/${plan.subnet.prefixLength} dev br0`,
     'link set br0 up',
@@ -125,8 +131,10 @@ async function openHostSide(plan: RouterPlan, uplink: Ipv4Range) {
 async function refreshRouter(plan: RouterPlan, record: RouterRecord): Promise<OpenedRouter> {
   const paths = routerPaths(plan.runDir)
   const subnet = parseRange(record.subnet)
-  const slots = await listSlots(paths.router, subnet)
-  await runInNamespace(paths.router, 'nft', ['-f', '-'], { input: renderRouterRules({ ...plan, subnet }, slots) })
+  const { slots, states } = await listSlots(plan, paths.router, subnet)
+  await sweepEgressRecords(plan.runDir, new Set(slots.filter(({ egress }) => egress !== undefined).map(({ link }) => link)))
+  await runInNamespace(paths.router, 'ip', ['link', 'set', 'lo', 'up'])
+  await runInNamespace(paths.router, 'nft', ['-f', '-'], { input: renderRouterRules({ ...plan, subnet }, slots, states) })
   await openHostSide(plan, parseRange(record.uplink))
   return { record: await withResolver({ ...plan, subnet }, record), slots }
 }
@@ -176,19 +184,42 @@ async function findHolder(inode: number, likely: ProcessIdentity): Promise<numbe
   return undefined
 }
 
-async function listSlots(router: string, subnet: Ipv4Range): Promise<LiveSlot[]> {
-  const [links, listed] = await Promise.all([
+/** The slots of a router taken over, with their policies and counters; what they hold of it is put back by the rules that replace the present ones. */
+async function listSlots(plan: RouterPlan, router: string, subnet: Ipv4Range) {
+  const list = (kind: 'set' | 'map', name: string) => listElements(router, kind, name)
+  const [links, generations, stale, sent, policies, defaults] = await Promise.all([
     runInNamespace(router, 'ip', ['-j', 'link', 'show', 'master', 'br0']),
-    runAnyInNamespace(router, 'nft', ['-j', 'list', 'map', 'inet', 'mags', 'generations']),
+    list('map', 'generations'),
+    list('set', 'stale'),
+    list('set', 'sent'),
+    list('map', 'policies'),
+    list('set', namesSet(defaultEgressName)),
   ])
   const rows = JSON.parse(links.stdout.trim() || '[]') as { ifname?: string }[]
-  const map = listed.code === 0 ? (JSON.parse(listed.stdout) as { nftables: { map?: { elem?: [string, number][] } }[] }) : { nftables: [] }
-  const generations = new Map(map.nftables.flatMap((each) => each.map?.elem ?? []))
-  const highest = Math.max(0, ...generations.values())
+  const numbers = new Map(generations.map(({ key, value }) => [key[0], Number(value)]))
+  const governed = new Set(policies.map(({ key }) => key[0]))
+  const highest = Math.max(0, ...numbers.values())
+  const slots: LiveSlot[] = []
+  const states = new Map<string, SlotState>([[defaultEgressName, { sentBytes: 0, grants: readGrants(defaults) }]])
   // A link without a generation was being made or removed; it gets one of its own, which no connection has.
-  return rows
-    .flatMap((row) => slotOfLink(subnet, row.ifname ?? '') ?? [])
-    .map((plan, place) => ({ ...plan, generation: generations.get(plan.address) ?? highest + 1 + place }))
+  for (const [place, each] of rows.flatMap((row) => slotOfLink(subnet, row.ifname ?? '') ?? []).entries()) {
+    const generation = numbers.get(each.address) ?? highest + 1 + place
+    const marks = stale.filter(({ key }) => key[0] === each.address).map(({ key }) => Number(key[1]))
+    const slot: LiveSlot = { ...each, generation, stale: marks }
+    const egress = await recoverEgress(plan.runDir, slot, governed.has(each.address), plan, plan.logger)
+    slots.push(egress === undefined ? slot : { ...slot, egress })
+    const sentBytes = sent.find(({ key }) => key[0] === each.address)?.bytes ?? 0
+    const grants = egress === undefined ? [] : readGrants(await list('set', namesSet(slotEgressName(generation))))
+    states.set(each.link, { sentBytes, grants })
+  }
+  return { slots, states }
+}
+
+/** The names are not in the kernel; the addresses last until their time is over. */
+function readGrants(elements: Awaited<ReturnType<typeof listElements>>) {
+  return elements.flatMap(({ key, expiresSeconds }) =>
+    expiresSeconds === undefined ? [] : [{ name: '', address: String(key[0]), secondsLeft: Math.max(1, expiresSeconds) }],
+  )
 }
 
 /** Removes everything of an instance, whatever state it is in; what processes still hold of its namespaces dies with them. */
@@ -202,6 +233,8 @@ export async function removeRouter(instance: string, runDir: string) {
   await runAny('nft', ['delete', 'table', 'inet', table])
   await unpinAll(runDir)
   await rm(paths.netnsDir, { recursive: true, force: true })
+  await rm(paths.forwarderLog, { force: true })
+  await rm(egressRecordsDir(runDir), { recursive: true, force: true })
   await rm(paths.record, { force: true })
 }
 

@@ -1,19 +1,24 @@
-import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { MagsError } from '@mags/protocol'
+import { type EgressPolicy, MagsError } from '@mags/protocol'
 import type { Logger } from 'pino'
+import { readEgressRules } from '../egress/egress-rules.ts'
+import { NameForwarder } from '../egress/names/name-forwarder.ts'
 import { bridgePortLimit, gatewayAddress, planSlot, type SlotKind } from './address-plan.ts'
 import { deniedRanges } from './denied-ranges.ts'
 import { findDnsUpstreams } from './dns-upstreams.ts'
 import { chooseUplink, readHostRoutes } from './host-routes.ts'
 import { type Ipv4Range, parseRange, rangesOverlap } from './ipv4-range.ts'
-import { pinNamespaceOf, runInNamespace } from './namespace.ts'
+import { pinNamespaceOf } from './namespace.ts'
+import { NetworkEgress } from './network-egress.ts'
 import { networkError, requireRoot } from './network-error.ts'
 import { checkResolverVersion } from './resolver.ts'
 import { type OpenedRouter, openRouter, type RouterPlan, removeRouter, routerPaths, unpinAll } from './router.ts'
 import { addSlotScript, deleteSlotScript, type LiveSlot, renewSlotScript } from './router-rules.ts'
+import { type ProgramLauncher, RulesRunner } from './rules-runner.ts'
 import { serialize } from './serialize.ts'
+import { forwarderPort } from './slot-egress-rules.ts'
 import { deleteLinks, makeContainerLinks, makeTapLinks } from './slot-links.ts'
+import { SlotUse } from './slot-use.ts'
 import { sweepNetworks } from './sweep-networks.ts'
 import { watchResolver } from './watch-resolver.ts'
 
@@ -27,17 +32,16 @@ export interface NetworkDeps {
   readonly dnsServers?: readonly string[]
   /** Blocks that sandboxes may reach although they are private, e.g. `10.20.0.0/16`. The host's own addresses stay out of reach. */
   readonly egressAllow?: readonly string[]
+  /** Blocks that no sandbox reaches, whatever its policy says; wins over `egressAllow`. */
+  readonly egressDeny?: readonly Ipv4Range[]
+  /** The policy of sandboxes that have none of their own. */
+  readonly egressDefault?: EgressPolicy | undefined
   /** Addresses of the sandboxes, seen only inside the router namespace; default 10.213.0.0/16. */
   readonly subnet?: string
   /** Starts programs for changes of the rules, in place of this process; a busy pool makes many, and each start from a large process stops it for milliseconds. */
   readonly launcher?: ProgramLauncher
-  /** The user the resolver runs as; nothing else may run under it. Default 59053, which no distribution hands out. */
+  /** The user the resolver runs as, and with the next number the forwarder; nothing else may run under them. Default 59053, which no distribution hands out. */
   readonly resolverUid?: number
-}
-
-/** What MounterClient does: runs a program to its end, output appended to a file; resolves with its exit code. */
-export interface ProgramLauncher {
-  run(argv: readonly string[], options: { readonly logFile: string; readonly timeoutMs: number }): Promise<number>
 }
 
 interface SlotAddress {
@@ -65,7 +69,6 @@ export type NetworkSlot = ContainerSlot | TapSlot
 
 /** Changes of generations wait this long for others, so that a busy pool pays for one program instead of many. */
 const renewDelayMs = 200
-const rulesTimeoutMs = 10_000
 
 /**
  * The network of all sandboxes of one daemon: a router in a namespace of its own (bridge, rules, masquerade, resolver), joined to the host by one link.
@@ -83,10 +86,14 @@ export class SandboxNetwork {
   readonly uplinkMtu: number
   /** Where QEMU has to be started: `nsenter --net=<routerNetnsPath>`. Not as the resolver's user. */
   readonly routerNetnsPath: string
+  /** What its sandboxes may reach, sent and were refused. */
+  readonly egress: NetworkEgress
   readonly #plan: RouterPlan
-  readonly #launcher: ProgramLauncher | undefined
+  readonly #rules: RulesRunner
   readonly #netnsDir: string
   readonly #slots = new Map<string, LiveSlot>()
+  readonly #uses = new Map<string, SlotUse>()
+  readonly #forwarder: NameForwarder
   readonly #leftOver = new Set<string>()
   readonly #serial = serialize()
   readonly #stopWatching: () => Promise<void>
@@ -97,16 +104,42 @@ export class SandboxNetwork {
 
   constructor(plan: RouterPlan, opened: OpenedRouter, launcher?: ProgramLauncher) {
     this.#plan = plan
-    this.#launcher = launcher
     this.resolver = gatewayAddress(plan.subnet)
     this.uplinkMtu = plan.mtu
     this.routerNetnsPath = routerPaths(plan.runDir).router
+    this.#rules = new RulesRunner(this.routerNetnsPath, plan.runDir, launcher)
     this.#netnsDir = routerPaths(plan.runDir).netnsDir
     for (const slot of opened.slots) {
       this.#slots.set(slot.link, slot)
       this.#leftOver.add(slot.link)
+      this.#uses.set(slot.link, new SlotUse(slot.link, slot.address, [...slot.stale, slot.generation]))
       this.#lastGeneration = Math.max(this.#lastGeneration, slot.generation)
     }
+    this.egress = new NetworkEgress({
+      runDir: plan.runDir,
+      walls: plan,
+      defaultEgress: plan.defaultEgress,
+      slots: this.#slots,
+      serial: this.#serial,
+      runNft: (script) => this.#rules.run(script),
+      nextGeneration: () => ++this.#lastGeneration,
+      listSet: (name) => this.#rules.listSet(name),
+      logger: plan.logger,
+    })
+    this.#forwarder = new NameForwarder({
+      instance: plan.instance,
+      netnsPath: this.routerNetnsPath,
+      logFile: routerPaths(plan.runDir).forwarderLog,
+      address: this.resolver,
+      port: forwarderPort,
+      uid: plan.forwarderUid,
+      defaultDomains: plan.defaultEgress?.names === 'filtered' ? plan.defaultEgress.domains : undefined,
+      grant: (address, name, addresses, seconds) => this.egress.grant(address, name, addresses, seconds),
+      onRefused: (address, name) => this.egress.nameRefused(address, name),
+      logger: plan.logger,
+    })
+    // Those of an earlier daemon; nobody waits for it.
+    void this.egress.filterNames(this.#forwarder)
     this.#stopWatching = watchResolver(plan, opened.record)
   }
 
@@ -154,10 +187,18 @@ export class SandboxNetwork {
     await this.#remove([...this.#leftOver])
   }
 
-  /** Between two sandboxes on one slot: cuts every connection that the first had open. Resolves once that is in force; calls close together are joined. */
+  /** The present sandbox's time on a slot, for `egress`. */
+  useOf(slot: NetworkSlot): SlotUse {
+    const use = this.#uses.get(planSlot(this.#plan.subnet, slot.kind, slot.index).link)
+    if (use === undefined) throw new MagsError('internal', `network slot ${slot.index} does not exist`)
+    return use
+  }
+
+  /** Between two sandboxes on one slot: cuts every connection that the first had open, and takes its policy away. Resolves once that is in force; calls close together are joined. */
   renew(slot: NetworkSlot): Promise<void> {
     const { link } = planSlot(this.#plan.subnet, slot.kind, slot.index)
     if (this.#state === 'closed' || !this.#slots.has(link)) return Promise.resolve()
+    this.#uses.get(link)?.end()
     this.#renewals.add(link)
     this.#renewing ??= new Promise<void>((resolve) => setTimeout(resolve, renewDelayMs)).then(() => this.#serial(() => this.#renewCollected()))
     return this.#renewing
@@ -176,12 +217,13 @@ export class SandboxNetwork {
     if (this.#state === 'closed') return
     this.#state = 'closed'
     await this.#stopWatching()
+    await this.#forwarder.close()
     await this.#serial(() => networkError(() => (options.keep ? unpinAll(this.#plan.runDir) : removeRouter(this.#plan.instance, this.#plan.runDir))))
   }
 
   async #create(kind: SlotKind, indexes: readonly number[]): Promise<LiveSlot[]> {
     if (this.#state === 'closed') throw new MagsError('internal', 'the network is closed')
-    const made = indexes.map((index) => ({ ...planSlot(this.#plan.subnet, kind, index), generation: ++this.#lastGeneration }))
+    const made = indexes.map((index) => ({ ...planSlot(this.#plan.subnet, kind, index), generation: ++this.#lastGeneration, stale: [] }))
     // Its sandbox was not adopted, or the index would not be asked for.
     await this.#remove(made.map((slot) => slot.link).filter((link) => this.#leftOver.has(link)))
     const taken = made.find((slot, place) => this.#slots.has(slot.link) || made.findIndex((each) => each.link === slot.link) !== place)
@@ -190,11 +232,11 @@ export class SandboxNetwork {
       throw new MagsError('sandbox_failed', `One machine can network ${bridgePortLimit} sandboxes; ${this.#slots.size} exist.`)
     }
     if (made.length === 0) return made
-    for (const slot of made) this.#slots.set(slot.link, slot)
+    for (const slot of made) this.#setSlot(slot)
     try {
       await networkError(() => this.#makeSlots(kind, made))
     } catch (error) {
-      for (const slot of made) this.#slots.delete(slot.link)
+      for (const slot of made) this.#deleteSlot(slot.link)
       throw error
     }
     return made
@@ -205,10 +247,10 @@ export class SandboxNetwork {
     const deps = this.#linkDeps()
     const [links, rules] = await Promise.allSettled([
       kind === 'container' ? makeContainerLinks(deps, slots) : makeTapLinks(deps, slots),
-      this.#serial(() => this.#runNft(addSlotScript(slots))),
+      this.#serial(() => this.#rules.run(addSlotScript(slots))),
     ])
     if (links.status === 'rejected') {
-      if (rules.status === 'fulfilled') await this.#serial(() => this.#runNft(deleteSlotScript(slots)))
+      if (rules.status === 'fulfilled') await this.#serial(() => this.#rules.run(deleteSlotScript(slots)))
       throw links.reason
     }
     if (rules.status === 'rejected') {
@@ -222,13 +264,14 @@ export class SandboxNetwork {
       const slots = links.flatMap((link) => this.#slots.get(link) ?? [])
       if (slots.length === 0 || this.#state === 'closed') return
       await networkError(async () => {
-        await this.#runNft(deleteSlotScript(slots))
+        await this.#rules.run(deleteSlotScript(slots))
         await deleteLinks(this.#linkDeps(), slots)
       })
       for (const slot of slots) {
-        this.#slots.delete(slot.link)
+        this.#deleteSlot(slot.link)
         this.#leftOver.delete(slot.link)
       }
+      await this.egress.forget(slots)
     })
   }
 
@@ -238,23 +281,25 @@ export class SandboxNetwork {
     this.#renewing = undefined
     const before = [...links].flatMap((link) => this.#slots.get(link) ?? [])
     if (before.length === 0 || this.#state === 'closed') return
-    const after = before.map((slot) => ({ ...slot, generation: ++this.#lastGeneration }))
-    await networkError(() => this.#runNft(renewSlotScript(before, after)))
-    for (const slot of after) this.#slots.set(slot.link, slot)
+    const sent = await this.egress.lastSent()
+    for (const { link, address } of before) this.#uses.get(link)?.close(sent.get(address))
+    const after = before.map(({ egress: _, ...slot }) => ({ ...slot, generation: ++this.#lastGeneration, stale: [] }))
+    await networkError(() => this.#rules.run(renewSlotScript(before, after)))
+    for (const slot of after) this.#setSlot(slot)
+    await this.egress.forget(before)
   }
 
-  async #runNft(input: string) {
-    if (this.#launcher === undefined) {
-      await runInNamespace(this.routerNetnsPath, 'nft', ['-f', '-'], { input, background: true })
-      return
-    }
-    // One at a time (#serial), so one file will do.
-    const file = join(this.#plan.runDir, 'rules.nft')
-    const logFile = join(this.#plan.runDir, 'rules.log')
-    await writeFile(file, input, { mode: 0o600 })
-    const code = await this.#launcher.run(['nsenter', `--net=${this.routerNetnsPath}`, 'nft', '-f', file], { logFile, timeoutMs: rulesTimeoutMs })
-    const words = code === 0 ? '' : await readFile(logFile, 'utf8').catch(() => '')
-    if (code !== 0) throw new Error(`nft: exit ${code}: ${words.trim().slice(-500)}`)
+  /** A slot with a sandbox, or a chance of one, that is not the one it had. */
+  #setSlot(slot: LiveSlot) {
+    this.#uses.get(slot.link)?.close()
+    this.#slots.set(slot.link, slot)
+    this.#uses.set(slot.link, new SlotUse(slot.link, slot.address, [slot.generation]))
+  }
+
+  #deleteSlot(link: string) {
+    this.#uses.get(link)?.close()
+    this.#uses.delete(link)
+    this.#slots.delete(link)
   }
 
   #linkDeps() {
@@ -295,14 +340,17 @@ export async function openNetwork(deps: NetworkDeps): Promise<SandboxNetwork> {
       deps,
       upstreams.map((upstream) => parseRange(upstream.address)),
     )
+    const walls = { denied: deniedRanges(routes.networks), allowed: (deps.egressAllow ?? []).map(parseRange), forbidden: deps.egressDeny ?? [] }
+    const resolverUid = deps.resolverUid ?? 59_053
     const plan: RouterPlan = {
       instance: deps.instance,
       runDir: deps.runDir,
       logger: deps.logger,
       subnet,
-      resolverUid: deps.resolverUid ?? 59_053,
-      denied: deniedRanges(routes.networks),
-      allowed: (deps.egressAllow ?? []).map(parseRange),
+      resolverUid,
+      forwarderUid: resolverUid + 1,
+      ...walls,
+      ...(deps.egressDefault === undefined ? {} : { defaultEgress: readEgressRules(deps.egressDefault, walls, 'MAGS_EGRESS_DEFAULT') }),
       upstreams,
       mtu: routes.mtu,
       uplink: chooseUplink(deps.instance, routes.blocks),

@@ -92,6 +92,30 @@ describe('WarmPool', () => {
     expect(pool.status()).toMatchObject({ idle: 3, busy: 1, hits: 1, takes: 1 })
   })
 
+  it('makes room for another while one sleeps, and counts it apart', async () => {
+    const driver = new FakeDriver()
+    const { pool, clock } = makePool(driver, { minSize: 0, maxSize: 1 })
+    pool.open()
+    const { sandbox } = await pool.take(small)
+    const second = pool.take(small)
+    await settled()
+    expect(pool.status()).toMatchObject({ busy: 1, sleeping: 0, waiting: 1 })
+    pool.rest(sandbox, true)
+    pool.rest(sandbox, true)
+    await clock.turn(30)
+    await second
+    expect(pool.status()).toMatchObject({ busy: 1, sleeping: 1, waiting: 0 })
+    // It wakes although the pool is full: it has its memory already.
+    pool.rest(sandbox, false)
+    expect(pool.status()).toMatchObject({ busy: 2, sleeping: 0 })
+    pool.rest(sandbox, true)
+    await sandbox.destroy()
+    await settled()
+    expect(pool.status()).toMatchObject({ busy: 1, sleeping: 0 })
+    pool.rest(sandbox, false)
+    expect(pool.status()).toMatchObject({ busy: 1, sleeping: 0 })
+  })
+
   it('serves waiters in their order when it is empty', async () => {
     const driver = new FakeDriver()
     const release = driver.holdCreates()

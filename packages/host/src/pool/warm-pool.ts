@@ -50,6 +50,7 @@ const longestRetryMs = 10_000
  * Sandboxes booted ahead. A take hands out a warm one at once; everything else here happens beside the request's path.
  *
  *     (none) ──create──▶ idle ──take──▶ busy ──ended──▶ (none)
+ *                         │              busy ──rest(true)──▶ asleep ──rest(false)──▶ busy
  *                         └──unused for idleTtl, died, closed──▶ (none)
  *
  * One shelf per warm shape; only the default shape is stocked without being asked. A taken sandbox never comes back.
@@ -62,6 +63,7 @@ export class WarmPool {
   readonly #waiters: Waiter[] = []
   readonly #roomWaiters: (() => void)[] = []
   readonly #busy = new Set<Sandbox>()
+  readonly #asleep = new Set<Sandbox>()
   readonly #pending = new Set<Promise<void>>()
   #minSize = 0
   #creating = 0
@@ -97,6 +99,14 @@ export class WarmPool {
   /** A sandbox that an earlier daemon started counts as busy. */
   adopt(sandbox: Sandbox) {
     this.#markBusy(sandbox)
+  }
+
+  /** A busy one fell asleep, or is awake again. Asleep it makes room for another; its memory is what `headroom` sees. */
+  rest(sandbox: Sandbox, asleep: boolean) {
+    const [from, to] = asleep ? [this.#busy, this.#asleep] : [this.#asleep, this.#busy]
+    if (!from.delete(sandbox)) return
+    to.add(sandbox)
+    if (asleep) this.#roomMade()
   }
 
   /**
@@ -153,6 +163,7 @@ export class WarmPool {
     return {
       idle,
       busy: this.#busy.size,
+      sleeping: this.#asleep.size,
       creating: this.#creating,
       waiting: this.#waiters.length,
       takes: this.#takes,
@@ -230,9 +241,14 @@ export class WarmPool {
     this.#busy.add(sandbox)
     sandbox.died.then(() => {
       this.#busy.delete(sandbox)
-      this.#announceRoom()
-      this.#refillSoon()
+      this.#asleep.delete(sandbox)
+      this.#roomMade()
     })
+  }
+
+  #roomMade() {
+    this.#announceRoom()
+    this.#refillSoon()
   }
 
   /** One refill is planned at a time; the plan moves back while takes keep coming and stocks last. */

@@ -1,11 +1,20 @@
 import { MagsError, type ScriptSpec } from '@mags/protocol'
 import { describe, expect, it } from 'vitest'
+import type { Sandbox } from '../drivers/driver.ts'
 import { FakeDriver } from '../drivers/fake/fake-driver.ts'
 import type { FakeProgram, FakePrograms } from '../drivers/fake/fake-machine.ts'
 import { cat, neverEnd } from '../drivers/fake/fake-programs.ts'
-import { HostSandbox } from './host-sandbox.ts'
+import type { SandboxEgress } from '../egress/sandbox-egress.ts'
+import { HostSandbox, type Surroundings } from './host-sandbox.ts'
 
 const shape = { image: 'debian-12', vcpus: 1, memoryMb: 512, diskGb: 2 }
+
+function around(sandbox: Sandbox): Surroundings {
+  const fork = async () => {
+    throw new Error('no forks here')
+  }
+  return { workspace: undefined, egress: {} as SandboxEgress, end: () => sandbox.destroy(), onAsleep: () => undefined, fork }
+}
 
 async function start(script: Partial<ScriptSpec>, programs: FakePrograms) {
   const driver = new FakeDriver({ programs: { '': neverEnd, ...programs } })
@@ -19,7 +28,7 @@ async function start(script: Partial<ScriptSpec>, programs: FakePrograms) {
       output += Buffer.from(bytes).toString()
       return undefined
     },
-    { attachMs: () => 0, workspace: undefined, end: () => sandbox.destroy() },
+    { attachMs: () => 0, ...around(sandbox) },
   )
   return { running, sandbox, output: () => output, [Symbol.asyncDispose]: () => sandbox.destroy() }
 }
@@ -79,14 +88,13 @@ describe('a sandbox that runs a job', () => {
     const sink = async () => undefined
     const restarted = async (script?: string) => {
       const sandbox = await driver.create(shape)
-      const around = { workspace: undefined, end: () => sandbox.destroy() }
       await sandbox.attach(shape)
       await sandbox.keep(true)
-      if (script !== undefined) await HostSandbox.start(sandbox, { script, environment: {} }, sink, { ...around, attachMs: () => 0 })
+      if (script !== undefined) await HostSandbox.start(sandbox, { script, environment: {} }, sink, { ...around(sandbox), attachMs: () => 0 })
       await sandbox.detach()
       const again = await driver.adopt(sandbox.id)
       if (again === undefined) throw new Error('the kept sandbox was not adopted')
-      return HostSandbox.resume(again, { stdout: 0, stderr: 0 }, sink, { ...around, end: () => again.destroy() })
+      return HostSandbox.resume(again, { stdout: 0, stderr: 0 }, sink, around(again))
     }
     const running = await restarted('waits')
     await running.signal(15)

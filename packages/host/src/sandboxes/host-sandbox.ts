@@ -17,25 +17,41 @@ import {
   type ScriptSpec,
   type WorkspaceSaved,
 } from '@mags/protocol'
-import type { AgentExec, AgentExit, AgentOutput } from '../agent/connection.ts'
-import type { Sandbox } from '../drivers/driver.ts'
+import type { AgentExec, AgentExit } from '../agent/connection.ts'
+import type { Sandbox, SandboxDeath } from '../drivers/driver.ts'
 import type { SandboxEgress } from '../egress/sandbox-egress.ts'
 import type { OpenWorkspace } from '../workspaces/local/open-workspace.ts'
+import { explainExit, type ProgramSandbox } from './explain-exit.ts'
 import { placeFiles } from './place-files.ts'
 import { AgentSandboxFiles } from './sandbox-files.ts'
 import { sandboxEnvironment } from './script-environment.ts'
+import { type SafeOutput, ScriptRun } from './script-run.ts'
+import { startDirectory } from './start-directory.ts'
 import { startProgram } from './start-program.ts'
 
 type ExecOutput = (source: 'stdout' | 'stderr', bytes: Uint8Array) => Promise<void> | void
-
-const startDirectory = '/root'
-const signalBase = 128
 
 /** What a sandbox belongs to. */
 export interface Surroundings {
   readonly workspace: OpenWorkspace | undefined
   readonly egress: SandboxEgress
   readonly end: () => Promise<void>
+  /** Hears when it falls asleep and when it is awake again. */
+  readonly onAsleep: (asleep: boolean) => void
+  /** See `RunningSandbox.fork`; nothing else changes the sandbox or its workspace meanwhile. */
+  readonly fork: (spec: SandboxSpec, abort?: AbortSignal) => Promise<Forked>
+}
+
+export interface Forked {
+  readonly lease: SandboxLease
+  readonly withMemory: boolean
+}
+
+type Rest = 'awake' | 'asleep' | 'hibernated'
+
+interface Change {
+  readonly wish: 'awake' | 'asleep'
+  readonly done: Promise<void>
 }
 
 /**
@@ -43,6 +59,11 @@ export interface Surroundings {
  *
  *     running ──script's first process ended──▶ resting ──destroy──▶ gone
  *        └──────────────── destroy, death of the machine ───────────▶ gone
+ *
+ * Beside that it sleeps. Changes are made one after the other; each goes to what was wished last, so that of several at once the last one counts:
+ *
+ *     awake ──sleep──▶ asleep ──hibernate──▶ hibernated
+ *       ▲───── wake ─────┴──────── wake ────────┘
  */
 export class HostSandbox implements RunningSandbox {
   readonly exited: Promise<ScriptExit>
@@ -50,37 +71,64 @@ export class HostSandbox implements RunningSandbox {
   readonly attachMs: number
   readonly files: SandboxFiles
   readonly #sandbox: Sandbox
-  readonly #script: AgentExec | undefined
+  readonly #script: ScriptRun
   readonly #workspace: OpenWorkspace | undefined
   readonly #egress: SandboxEgress
   readonly #end: () => Promise<void>
+  readonly #onAsleep: Surroundings['onAsleep']
+  readonly #forkNow: Surroundings['fork']
+  #death: string | undefined
+  #rest: Rest = 'awake'
+  #wish: Change['wish'] = 'awake'
+  #wished = Promise.withResolvers<void>()
+  /** The change asked for last, while it is not made. */
+  #change: Change | undefined
+  #changes: Promise<unknown> = Promise.resolve()
+  #saves: Promise<unknown> = Promise.resolve()
+  #forks: Promise<unknown> = Promise.resolve()
+  /** Why programs were cut off from us, while the sandbox is not dead. */
+  #cut = Promise.withResolvers<SandboxDeath>()
 
-  private constructor(sandbox: Sandbox, script: AgentExec | undefined, attachMs: number, { workspace, egress, end }: Surroundings) {
+  private constructor(sandbox: Sandbox, script: ScriptRun, attachMs: number, { workspace, egress, end, onAsleep, fork }: Surroundings) {
     this.#sandbox = sandbox
     this.#workspace = workspace
     this.#egress = egress
     this.#end = end
+    this.#onAsleep = onAsleep
+    this.#forkNow = fork
     this.#script = script
     this.attachMs = attachMs
-    this.files = new AgentSandboxFiles(sandbox.agent)
-    this.gone = sandbox.died.then(() => undefined)
-    this.exited = script === undefined ? Promise.resolve(unseen) : this.#explain(script.exit)
+    this.files = new AgentSandboxFiles({
+      file: (request, output) => {
+        this.#mustBeAwake()
+        return sandbox.agent.file(request, output)
+      },
+    })
+    this.gone = sandbox.died.then(({ reason }) => {
+      this.#death = reason
+      script.lost(reason)
+    })
+    this.exited = this.#explainScript()
   }
 
   /** Hands the script to an attached sandbox, after its files. */
   static async start(sandbox: Sandbox, script: ScriptSpec, sink: OutputSink, { attachMs, ...around }: Surroundings & { attachMs: () => number }) {
     if (script.files && script.files.length > 0) await placeFiles(new AgentSandboxFiles(sandbox.agent), script.files)
     const request = { argv: ['/bin/sh'], script: script.script, env: sandboxEnvironment(script.environment), cwd: startDirectory }
-    const exec = sandbox.agent.exec(request, agentOutput(sink))
-    return new HostSandbox(sandbox, exec, attachMs(), around)
+    const run = ScriptRun.start(sandbox.agent, request, sink)
+    return new HostSandbox(sandbox, run, attachMs(), around)
   }
 
-  /** Takes up the script of a sandbox that outlived the last daemon; output goes on behind what is safe already. */
-  static resume(sandbox: Sandbox, safe: { stdout: number; stderr: number }, sink: OutputSink, around: Surroundings) {
-    // The script is the first program of its sandbox, so it has the lowest number of all that still live.
-    const channels = sandbox.agent.liveChannels.filter(({ kind }) => kind === 'exec').map(({ channel }) => channel)
-    const script = channels.length === 0 ? undefined : sandbox.agent.resumeExec(Math.min(...channels), safe, agentOutput(sink))
-    return new HostSandbox(sandbox, script, 0, around)
+  /** Takes up the script of a sandbox that outlived the last daemon, or has it from another one; output goes on behind what is safe already. One that is hibernated stays so. */
+  static resume(sandbox: Sandbox, safe: SafeOutput, sink: OutputSink, around: Surroundings) {
+    const script = ScriptRun.found(safe, sink)
+    const running = new HostSandbox(sandbox, script, 0, around)
+    if (!sandbox.hibernated) script.takeUp(sandbox.agent)
+    else {
+      running.#wish = 'asleep'
+      running.#become('hibernated')
+    }
+    return running
   }
 
   get sandboxId() {
@@ -92,13 +140,16 @@ export class HostSandbox implements RunningSandbox {
   }
 
   async signal(signal: number) {
-    this.#script?.signal(signal)
+    this.#mustBeAwake()
+    this.#script.signal(signal)
   }
 
   async exec(request: ExecRequest, onOutput: ExecOutput, abort?: AbortSignal): Promise<ScriptExit & { timedOut: boolean }> {
     abort?.throwIfAborted()
+    this.#mustBeAwake()
+    const programs = this.#programs()
     let failure: { readonly error: unknown } | undefined
-    const program = this.#sandbox.agent.exec(
+    const program = programs.agent.exec(
       {
         argv: request.command,
         env: sandboxEnvironment(request.environment),
@@ -133,7 +184,7 @@ export class HostSandbox implements RunningSandbox {
     try {
       await program.exit.catch(() => undefined)
       if (failure) throw failure.error
-      const exit = await this.#explain(program.exit)
+      const exit = await explainExit(programs, request.command[0] ?? '', program.exit)
       if (exit.kind === 'sandbox-lost') throw new MagsError('sandbox_failed', `the sandbox ended while the command ran: ${exit.reason ?? 'no reason known'}`)
       return { ...exit, timedOut }
     } finally {
@@ -144,27 +195,35 @@ export class HostSandbox implements RunningSandbox {
   }
 
   start(request: ProgramRequest, onOutput: ExecOutput): RunningProgram {
-    return startProgram(this.#sandbox, request, onOutput)
+    this.#mustBeAwake()
+    return startProgram(this.#programs(), request, onOutput)
   }
 
-  connect(port: number): Promise<Duplex> {
-    return this.#sandbox.connect(port)
+  async connect(port: number): Promise<Duplex> {
+    this.#mustBeAwake()
+    return await this.#sandbox.connect(port)
   }
 
-  async sleep() {
-    await this.#sandbox.freeze()
+  sleep() {
+    return this.#settle('asleep')
   }
 
-  async wake() {
-    await this.#sandbox.thaw()
+  wake() {
+    return this.#settle('awake')
   }
 
   async hibernate() {
-    return false
+    if (this.#sandbox.hibernate === undefined) return false
+    await this.#inTurn(() => this.#hibernate())
+    return true
   }
 
   setEgress(policy: EgressPolicy) {
     return this.#egress.set(policy)
+  }
+
+  get egressTotal() {
+    return this.#egress.totalBytes
   }
 
   egressBytes() {
@@ -175,13 +234,26 @@ export class HostSandbox implements RunningSandbox {
     return this.#egress.watchRefused(listener)
   }
 
-  async fork(_spec: SandboxSpec): Promise<{ readonly lease: SandboxLease; readonly withMemory: boolean }> {
-    throw new MagsError('not_available', 'forks of running sandboxes')
+  async fork(spec: SandboxSpec, abort?: AbortSignal): Promise<Forked> {
+    this.#mustBeAwake()
+    // A save holds the files of the sandbox now and then. Those asked for from here on wait for the copy.
+    const saves = this.#saves
+    const forked = this.#inTurn(async () => {
+      await saves
+      if (this.#rest !== 'awake') throw asleepError()
+      return await this.#forkNow(spec, abort)
+    })
+    this.#forks = Promise.allSettled([this.#forks, forked])
+    return await forked
   }
 
   async saveWorkspace(options: { readonly final: boolean }): Promise<WorkspaceSaved> {
     if (this.#workspace === undefined) throw new MagsError('bad_request', 'this job has no workspace')
-    return await this.#workspace.save(options)
+    this.#mustBeAwake()
+    const workspace = this.#workspace
+    const saving = this.#forks.then(() => workspace.save(options))
+    this.#saves = Promise.allSettled([this.#saves, saving])
+    return await saving
   }
 
   async keepsUnsaved() {
@@ -192,24 +264,113 @@ export class HostSandbox implements RunningSandbox {
     await this.#end()
   }
 
-  async #explain(exit: Promise<AgentExit>): Promise<ScriptExit> {
-    try {
-      return await this.#describe(await exit)
-    } catch {
-      const { reason } = await this.#sandbox.died
-      return { kind: 'sandbox-lost', exitCode: signalBase + constants.signals.SIGKILL, reason: `the sandbox ended: ${reason}` }
+  #mustBeAwake() {
+    if (this.#rest !== 'awake' || this.#wish !== 'awake') throw asleepError()
+  }
+
+  async #explainScript(): Promise<ScriptExit> {
+    const exit = this.#script.exit
+    const unknown = await exit.then(
+      (seen) => seen === undefined,
+      () => false,
+    )
+    if (unknown) return unseen
+    return await explainExit(this.#sandbox, '/bin/sh', exit as Promise<AgentExit>)
+  }
+
+  /** What a program's end is explained with: it also ends, for us, when its connection was given up. */
+  #programs(): ProgramSandbox {
+    const sandbox = this.#sandbox
+    const cut = this.#cut.promise
+    return {
+      agent: sandbox.agent,
+      shape: sandbox.shape,
+      ranOutOfMemory: () => sandbox.ranOutOfMemory(),
+      get died() {
+        return Promise.race([sandbox.died, cut])
+      },
     }
   }
 
-  async #describe(exit: AgentExit): Promise<ScriptExit> {
-    const usage = { userCpuMs: exit.userCpuMs, systemCpuMs: exit.systemCpuMs, maxRssKb: exit.maxRssKb }
-    if (exit.kind === 'not-started') return { kind: 'not-started', exitCode: 127, reason: `/bin/sh did not start: ${exit.message}`, ...usage }
-    const exitCode = exit.kind === 'exited' ? exit.code : signalBase + exit.code
-    const outOfMemory = exitCode !== 0 && (await this.#sandbox.ranOutOfMemory().catch(() => false))
-    const reason = outOfMemory ? { reason: `a process was killed because memory ran out (limit ${this.#sandbox.shape.memoryMb} MB)` } : {}
-    return { kind: exit.kind, exitCode, ...reason, ...usage }
+  /** One change for all who wish the same meanwhile. */
+  #settle(wish: Change['wish']): Promise<void> {
+    this.#wish = wish
+    this.#wished.resolve()
+    this.#wished = Promise.withResolvers()
+    if (this.#change?.wish === wish) return this.#change.done
+    const made = () => {
+      if (this.#change === change) this.#change = undefined
+    }
+    const change = { wish, done: this.#inTurn(() => this.#reach()).finally(made) }
+    this.#change = change
+    return change.done
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#changes.then(work)
+    this.#changes = done.catch(() => undefined)
+    return done
+  }
+
+  async #reach() {
+    if (this.#death !== undefined) throw new MagsError('sandbox_failed', `the sandbox ended: ${this.#death}`)
+    try {
+      if (this.#wish === 'awake') await this.#wakeUp()
+      else await this.#fallAsleep()
+    } catch (error) {
+      this.#wish = this.#rest === 'awake' ? 'awake' : 'asleep'
+      if (error instanceof MagsError) throw error
+      throw new MagsError('sandbox_failed', `the sandbox could not be ${this.#rest === 'awake' ? 'put to sleep' : 'woken'}: ${(error as Error).message}`, {
+        cause: error,
+      })
+    }
+  }
+
+  async #fallAsleep() {
+    if (this.#rest !== 'awake') return
+    // A save waits for the sandbox now and then, and would do so for as long as it sleeps.
+    for (let wished: unknown; wished !== this.#wished; ) {
+      wished = this.#wished
+      if (this.#wish === 'awake') return
+      await Promise.race([this.#saves, this.#wished.promise])
+    }
+    await this.#sandbox.freeze()
+    this.#become('asleep')
+  }
+
+  async #wakeUp() {
+    if (this.#rest === 'awake') return
+    await this.#sandbox.thaw()
+    if (this.#rest === 'hibernated') this.#script.takeUp(this.#sandbox.agent)
+    this.#become('awake')
+  }
+
+  async #hibernate() {
+    // Not so when it could not be woken half way: its memory is back, its agent is not.
+    if (this.#rest === 'hibernated' && this.#sandbox.hibernated) return
+    if (this.#rest === 'awake' || this.#wish === 'awake') throw new MagsError('job_not_running', 'only a sandbox that sleeps can be hibernated')
+    await this.#script.hold()
+    try {
+      await this.#sandbox.hibernate?.()
+    } catch (error) {
+      this.#script.resume()
+      throw error
+    }
+    this.#script.letGo()
+    this.#workspace?.disconnected()
+    this.#cut.resolve({ reason: 'it was hibernated, which closes all connections' })
+    this.#cut = Promise.withResolvers()
+    this.#become('hibernated')
+  }
+
+  #become(rest: Rest) {
+    const asleep = rest !== 'awake'
+    if (asleep !== (this.#rest !== 'awake')) this.#onAsleep(asleep)
+    this.#rest = rest
   }
 }
+
+const asleepError = () => new MagsError('job_not_running', 'the sandbox sleeps; wake it first')
 
 // The agent keeps a program's channel until the host closes it, which it does not do with a script's.
 const unseen: ScriptExit = {
@@ -232,8 +393,4 @@ async function sendInput(program: AgentExec, input: Uint8Array | AsyncIterable<U
   } catch (error) {
     if (error !== refused) throw error
   }
-}
-
-function agentOutput(sink: OutputSink): AgentOutput {
-  return (source, offset, bytes) => sink({ source, offset, bytes })
 }

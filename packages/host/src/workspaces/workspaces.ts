@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type HostWorkspaces, MagsError, type WorkspaceHold, type WorkspaceSaved, type WorkspaceSource, type WorkspaceVersion } from '@mags/protocol'
 import type { Logger } from 'pino'
@@ -68,6 +69,12 @@ export class Workspaces implements HostWorkspaces {
     // Its last sandbox may be on its way out still, with the disk in its hands.
     if (storageId !== undefined) await this.#untilFree(storageId)
     return await prepareRoot(this.#deps, request)
+  }
+
+  /** The disk of a prepared workspace was given other contents than those it was prepared with: what is known of them is forgotten. */
+  async overwritten(storageId: string) {
+    const [top] = this.#deps.copies.get(storageId)?.layers ?? []
+    if (top !== undefined) await rm(this.#deps.disks.stateFile(top), { force: true })
   }
 
   /** Ties a prepared workspace to the sandbox that now has it. */

@@ -16,8 +16,8 @@ export interface WorkspaceMetrics {
 export interface Metrics extends JobMetrics, WorkspaceMetrics {
   readonly registry: Registry
   observeRequest(labels: { method: string; route: string; status: number }, seconds: number): void
-  /** Where the numbers of waiting and running jobs are read from. */
-  watchJobs(counts: () => { pending: number; running: number }): void
+  /** Where the numbers of jobs that are not over are read from. */
+  watchJobs(counts: () => { pending: number; running: number; sleeping: number }): void
 }
 
 const saveBuckets = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120]
@@ -27,7 +27,7 @@ const startBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1
 export function createMetrics(host: HostApi): Metrics {
   const registry = new Registry()
   const registers = [registry]
-  let counts = () => ({ pending: 0, running: 0 })
+  let counts = () => ({ pending: 0, running: 0, sleeping: 0 })
   const finished = new Counter({ name: 'mags_jobs_finished_total', help: 'Jobs that ended since the server started', labelNames: ['status'], registers })
   const start = new Histogram({ name: 'mags_job_start_seconds', help: 'Submit until first output', buckets: startBuckets, registers })
   const requests = new Histogram({
@@ -51,9 +51,10 @@ export function createMetrics(host: HostApi): Metrics {
     labelNames: ['status'],
     registers,
     collect() {
-      const { pending, running } = counts()
+      const { pending, running, sleeping } = counts()
       this.set({ status: 'pending' }, pending)
       this.set({ status: 'running' }, running)
+      this.set({ status: 'sleeping' }, sleeping)
     },
   })
   new Gauge({

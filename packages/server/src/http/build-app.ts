@@ -4,6 +4,9 @@ import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import { jsonSchemaTransform } from 'fastify-type-provider-zod'
 import type { Logger } from 'pino'
 import type { ZodType } from 'zod'
+import { type SshKeyRoutesDeps, sshKeyRoutes } from '../access/ssh-key-routes.ts'
+import { type AliasRoutesDeps, aliasRoutes } from '../aliases/routes.ts'
+import { type CronRoutesDeps, cronRoutes } from '../cron/routes.ts'
 import { type FileRoutesDeps, fileRoutes } from '../files/routes.ts'
 import type { Metrics } from '../health/metrics.ts'
 import { healthRoutes } from '../health/routes.ts'
@@ -34,7 +37,7 @@ declare module 'fastify' {
   }
 }
 
-export interface AppDeps extends JobRoutesDeps, LogRoutesDeps, WorkspaceRoutesDeps, FileRoutesDeps {
+export interface AppDeps extends JobRoutesDeps, SshKeyRoutesDeps, LogRoutesDeps, WorkspaceRoutesDeps, FileRoutesDeps, AliasRoutesDeps, CronRoutesDeps {
   readonly host: HostApi
   readonly tokens: Tokens
   readonly metrics: Metrics
@@ -100,7 +103,10 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
         await api.register(logRoutes, deps)
         await api.register(workspaceRoutes, deps)
         await api.register(fileRoutes, deps)
+        await api.register(aliasRoutes, deps)
+        await api.register(cronRoutes, deps)
         await api.register(sandboxFileRoutes, deps)
+        await api.register(sshKeyRoutes, deps)
         await api.register(poolRoutes, { host: deps.host })
       },
       { prefix },

@@ -58,12 +58,13 @@ describe('HTTP rules', () => {
       status: 400,
       error: 'the body must be a JSON object',
     })
-    for (const path of ['access', 'sleep', 'wake']) {
-      expect(await send({ method: 'POST', url: `/api/v1/mags-jobs/x/${path}`, payload: {} })).toMatchObject({
-        status: 400,
-        code: 'not_available',
-        error: expect.stringMatching(/^not available yet: /),
-      })
+    for (const [path, fault] of [
+      ['access', 'port: is required'],
+      ['sleep', undefined],
+      ['wake', undefined],
+    ] as const) {
+      const answer = await send({ method: 'POST', url: `/api/v1/mags-jobs/x/${path}`, payload: {} })
+      expect(answer).toMatchObject(fault === undefined ? { status: 404, code: 'not_found' } : { status: 400, code: 'bad_request', error: fault })
     }
     expect(await send({ method: 'GET', url: '/api/v1/mags-jobs/x/logs?tail=1' })).toMatchObject({ status: 400, error: 'unknown member "tail"' })
   })

@@ -3,7 +3,6 @@ import { type HostCapabilities, MagsError, type SubmitJobRequest } from '@mags/p
 /** Refuses what this server cannot do: rejects with MagsError that names the field and what there is instead. */
 export function checkAvailable(request: SubmitJobRequest, host: HostCapabilities, has: { readonly files: boolean }): void {
   if (request.file_ids.length > 0 && !has.files) throw notYet('file_ids', 'uploaded files')
-  if (request.egress !== undefined && request.egress !== null) throw notYet('egress', 'egress rules')
   if (request.no_sleep && !request.persistent) throw new MagsError('bad_request', 'no_sleep: needs persistent to be true')
   if (request.workspace_id != null && request.workspace_id === request.base_workspace_id)
     throw new MagsError('bad_request', 'base_workspace_id: must be another workspace than workspace_id; leave it out to go on with the workspace as it is')

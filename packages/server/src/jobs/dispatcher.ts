@@ -1,11 +1,14 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { MagsError } from '@mags/protocol'
 import type { Job } from './job.ts'
-import { JobRun, type JobRunDeps } from './job-run.ts'
+import { JobRun } from './job-run.ts'
+import type { JobRunDeps } from './job-run-deps.ts'
 
 export interface DispatcherDeps extends JobRunDeps {
   /** Jobs that may wait at once. */
   readonly maxPendingJobs: number
+  /** Hears of every job that is not over, at once; `run.done` says when it is. */
+  readonly onTracked?: (job: Job, run: JobRun) => void
 }
 
 interface Waiting {
@@ -68,12 +71,23 @@ export class Dispatcher {
     return this.#runs.get(requestId)
   }
 
+  /** The jobs that are not over. */
+  get runs(): Iterable<JobRun> {
+    return this.#runs.values()
+  }
+
   get pending(): number {
     return this.#waiting.size + this.#taking
   }
 
   get running(): number {
-    return this.#runs.size - this.pending
+    return this.#runs.size - this.pending - this.sleeping
+  }
+
+  get sleeping(): number {
+    let count = 0
+    for (const run of this.#runs.values()) if (run.sleep.stage !== undefined) count++
+    return count
   }
 
   start(): void {
@@ -103,6 +117,7 @@ export class Dispatcher {
   #track(job: Job, acceptedAt: number): JobRun {
     const run = new JobRun(this.#deps, job, acceptedAt)
     this.#runs.set(job.requestId, run)
+    this.#deps.onTracked?.(job, run)
     void run.done.then(() => {
       this.#waiting.delete(job.requestId)
       this.#runs.delete(job.requestId)

@@ -11,7 +11,7 @@ const outputLimitBytes = 1024 * 1024
 /** The run of a job in which a command can be run; rejects with MagsError('job_not_running') that says why not. */
 export function runForExec(job: Job, run: JobRun | undefined): JobRun {
   if (job.status === 'pending') throw new MagsError('job_not_running', `job ${job.name} is still waiting for a sandbox; try again once its status is running`)
-  if (job.status !== 'running' || run === undefined) {
+  if ((job.status !== 'running' && job.status !== 'sleeping') || run === undefined) {
     throw new MagsError('job_not_running', `job ${job.name} is not running (status: ${job.status}); start one with persistent to run commands in it`)
   }
   return run
@@ -31,7 +31,7 @@ export async function execJob(run: JobRun, request: ExecJobRequest, abort: Abort
     chunks[source].push(Buffer.from(bytes.subarray(0, room)))
     sizes[source] += Math.min(bytes.length, room)
   }
-  const exit = await run.exec(toExecRequest(request), collect, abort)
+  const exit = await run.uses.exec(toExecRequest(request), collect, abort)
   return {
     exit_code: exitCodeOf(exit),
     stdout: Buffer.concat(chunks.stdout).toString('utf8'),
@@ -63,7 +63,7 @@ export async function streamExec(run: JobRun, request: ExecJobRequest, stream: E
     holds[source].push(bytes)
     await sent
   }
-  const end = await run
+  const end = await run.uses
     .exec(toExecRequest(request), onOutput, stream.closed)
     .then((exit) => ({ exit_code: exitCodeOf(exit), duration_ms: durationSince(startedAt) }))
     .catch((error: unknown) => failedEnd(error, startedAt))

@@ -26,6 +26,9 @@ export function judge(exit: ScriptExit, ending: Ending | undefined): Verdict {
   return { status: 'error', exitCode: exit.kind === 'unknown' ? null : exit.exitCode, error, ...(worthARow ? { row: error } : {}) }
 }
 
+/** What becomes of a job that could not go on. */
+export const failed = (words: string): Verdict => ({ status: 'error', exitCode: null, error: words, row: words })
+
 /** The same when its workspace could not be saved: never anything but an error, so that nothing is lost in silence. */
 export function withUnsaved(verdict: Verdict, unsaved: string): Verdict {
   return { ...verdict, status: 'error', error: verdict.error === null ? unsaved : `${verdict.error}; ${unsaved}` }

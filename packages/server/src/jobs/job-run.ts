@@ -1,50 +1,21 @@
-import { setTimeout as delay } from 'node:timers/promises'
-import {
-  type ExecRequest,
-  type HostApi,
-  MagsError,
-  type RunningSandbox,
-  type SandboxFiles,
-  type SandboxLease,
-  type ScriptExit,
-  type ScriptSpec,
-  type WorkspaceSaved,
-} from '@mags/protocol'
-import type { Logger } from 'pino'
-import type { JobMetrics } from '../health/metrics.ts'
+import { type EgressPolicy, MagsError, type RunningSandbox, type SandboxLease, type ScriptExit, type ScriptSpec, type WorkspaceSaved } from '@mags/protocol'
 import type { JobLog } from '../logs/job-log.ts'
-import type { LogStore } from '../logs/log-store.ts'
 import { timestamp } from '../state/timestamp.ts'
-import { JobWorkspace, type JobWorkspaceDeps } from '../workspaces/job-workspace.ts'
+import { JobWorkspace } from '../workspaces/job-workspace.ts'
+import { wordsOf } from '../workspaces/save-left.ts'
 import { type Job, type JobTimings, sandboxSpecOf } from './job.ts'
-import type { JobFiles } from './job-files.ts'
-import { type Ending, judge, timeoutWords, type Verdict, withUnsaved } from './job-outcome.ts'
+import { JobEgress } from './job-egress.ts'
+import { openJobFiles } from './job-files.ts'
+import { type Ending, failed, judge, timeoutWords, type Verdict, withUnsaved } from './job-outcome.ts'
+import type { JobRunDeps } from './job-run-deps.ts'
 import { setLongTimeout } from './set-long-timeout.ts'
-import { settlesWithin } from './settles-within.ts'
-import { StartClock } from './start-clock.ts'
-import type { JobStore } from './store.ts'
+import { JobSleep } from './sleep/job-sleep.ts'
+import { JobUses } from './sleep/job-uses.ts'
+import { restartJob } from './sleep/restart-job.ts'
+import { StartReport } from './start-report.ts'
+import { storeSurely } from './store-surely.ts'
 import { tellProgress } from './tell-progress.ts'
-
-export interface JobRunDeps {
-  readonly store: JobStore
-  readonly host: HostApi
-  readonly logs: LogStore
-  readonly clock: () => number
-  readonly logger: Logger
-  readonly metrics: JobMetrics
-  /** How workspaces are saved. */
-  readonly saving: JobWorkspaceDeps
-  /** Absent: jobs cannot have uploaded files. */
-  readonly files?: JobFiles
-  /** From SIGTERM to the end of the sandbox, after a stop. */
-  readonly stopGraceMs: number
-  /** The same after a timeout. */
-  readonly timeoutGraceMs: number
-}
-
-/** How long a destroyed sandbox may take to report its script's end. */
-const lastWordsMs = 2000
-const storeRetryDelaysMs = [100, 1000, 5000]
+import { terminateScript } from './terminate-script.ts'
 
 /**
  * One job from its row to its end.
@@ -52,6 +23,8 @@ const storeRetryDelaysMs = [100, 1000, 5000]
  *     waiting ──take──► taking ──► taken ──execute──► starting ──► running ──► finished
  *                                                     adopt ─────────►│  ▲
  *                                           (persistent, script ended) └──┘ resting
+ *
+ * In `running` and `resting` a persistent job may sleep and wake: {@link JobSleep}. When it wakes in a new sandbox, it rests there, whatever its script did before.
  *
  * `stop`, a timeout, a failure and a lost sandbox lead to `finished` from anywhere; whichever is first decides. In `finished` the log and the status are
  * stored, followers are told, and the sandbox is destroyed in the background. A workspace is saved before the status is stored. `detach` (the server goes, the job stays) leaves row and sandbox as they are.
@@ -61,35 +34,66 @@ export class JobRun {
   readonly accountId: string
   readonly persistent: boolean
   readonly log: JobLog
+  readonly sleep: JobSleep
+  readonly uses: JobUses
   readonly #deps: JobRunDeps
-  readonly #clock: StartClock
+  readonly #start: StartReport
   readonly #abort = new AbortController()
   readonly #done = Promise.withResolvers<void>()
-  readonly #environment: Readonly<Record<string, string>>
   readonly #workspace: JobWorkspace | undefined
+  readonly #egressWatch: JobEgress
   #running: RunningSandbox | undefined
   #scriptExit: ScriptExit | undefined
-  #outputSeen = false
   #ending: Ending | undefined
   #finishing: Promise<void> | undefined
   #stopping: Promise<void> | undefined
   #cancelDeadline: () => void = () => undefined
   #detached = false
   #waiting = true
+  #restarted: boolean
+  /** Changed while the sandbox was made with another one. */
+  #egress: EgressPolicy | undefined
 
   /** `acceptedAt` is a reading of `performance.now()`. */
   constructor(deps: JobRunDeps, job: Job, acceptedAt: number) {
     this.#deps = deps
-    this.#clock = new StartClock(acceptedAt)
     this.requestId = job.requestId
     this.accountId = job.accountId
     this.persistent = job.persistent
-    this.#environment = job.environment
-    this.log = deps.logs.create(job.requestId, () => this.#onFirstOutput())
+    this.#restarted = job.restarted
+    this.#start = new StartReport(acceptedAt, (timings) => this.#storeTimings(timings))
+    this.log = deps.logs.create(job.requestId, () => this.#start.firstOutput())
     if (job.workspaceId !== null && job.workspaceStorageId !== null) {
       const { requestId, workspaceId, workspaceStorageId: storageId } = job
       this.#workspace = new JobWorkspace(deps.saving, { requestId, workspaceId, storageId, log: this.log, onFenced: (words) => void this.fail(words) })
     }
+    const { store, clock, logger } = deps
+    const { timers, stopSaveWaitMs } = deps.saving
+    const storeBytes = (bytes: number) => store.setEgressBytes(job.requestId, bytes)
+    this.#egressWatch = new JobEgress({ storedBytes: job.egressBytes, log: this.log, logger, timers, storeBytes })
+    this.sleep = new JobSleep(
+      { store, clock, logger, timers, leaveWaitMs: stopSaveWaitMs },
+      {
+        requestId: job.requestId,
+        log: this.log,
+        workspace: this.#workspace,
+        sandbox: () => this.#running,
+        replace: (running) => this.#replace(running),
+        isUsed: () => this.uses.open > 0 || this.uses.noSleep || this.#isEnding,
+        restart: (abort) => restartJob(deps, job.requestId, this.log, abort),
+      },
+    )
+    const used = {
+      persistent: job.persistent,
+      environment: job.environment,
+      sleep: this.sleep,
+      sandbox: () => this.#running,
+      isEnding: () => this.#isEnding,
+      scriptRuns: () => this.#scriptRuns,
+      storeUrlUsed: () =>
+        void store.markUrlUsed(job.requestId).catch((error: unknown) => this.#warn(error, 'that the URL of a job is used could not be stored')),
+    }
+    this.uses = new JobUses(used, job, { clock, now: () => timers.now() })
   }
 
   /** Settles when the job is over and its status stored, or it was detached. */
@@ -104,7 +108,12 @@ export class JobRun {
 
   /** Steps measured so far; they are stored at the end (a persistent job's earlier). */
   get timings(): JobTimings {
-    return this.#clock.timings
+    return this.#start.timings
+  }
+
+  /** Whether it ended, rather than being left to the next process. */
+  get isOver(): boolean {
+    return this.#finishing !== undefined
   }
 
   /** Takes a sandbox and stores that; undefined when the job ended instead. */
@@ -115,13 +124,14 @@ export class JobRun {
   }
 
   async #take(job: Job): Promise<SandboxLease | undefined> {
-    this.#clock.end('queueMs')
+    this.#start.dequeued()
     // Ready by the time the first output comes; a failure shows at the first write.
     this.log.open().catch(() => undefined)
     try {
       await this.#workspace?.enter(this.#abort.signal)
-      const lease = await this.#deps.host.acquire(sandboxSpecOf(job), this.#abort.signal, tellProgress(this.log))
-      this.#clock.end('acquireMs')
+      const spec = this.#egress === undefined ? sandboxSpecOf(job) : { ...sandboxSpecOf(job), egress: this.#egress }
+      const lease = await this.#deps.host.acquire(spec, this.#abort.signal, tellProgress(this.log))
+      this.#start.acquired()
       const stored = await this.#storeTaken(lease).catch(async (error: unknown) => {
         await lease.release()
         throw error
@@ -142,7 +152,7 @@ export class JobRun {
     let script: ScriptSpec = { script: job.script, environment: job.environment }
     if (job.fileIds.length > 0) {
       try {
-        script = { ...script, files: await this.#openFiles(job) }
+        script = { ...script, files: await openJobFiles(this.#deps.files, job) }
       } catch (error) {
         await this.#giveBack(lease)
         return await this.#finish(this.#failure(error))
@@ -157,25 +167,33 @@ export class JobRun {
       return
     }
     if (this.#detached) return
-    this.#clock.end('attachMs')
-    if (this.#outputSeen) this.#clock.end('firstByteMs')
-    if (this.persistent) this.#storeTimings()
+    if (!this.#finishing) this.#egressWatch.watch(this.#running, { hasRules: job.egress !== null })
+    if (this.#egress !== undefined) this.#running.setEgress(this.#egress).catch((error: unknown) => void this.fail(`egress: ${wordsOf(error)}`))
+    this.#start.attached()
+    this.uses.begin()
     if (job.timeoutSeconds !== null) this.#armDeadline(job.timeoutSeconds, job.timeoutSeconds * 1000)
     if (!this.#finishing) this.#workspace?.watch(this.#running)
     await this.#watch(this.#running)
   }
 
-  /** Goes on with a sandbox of a former process. */
-  async adopt(job: Job, running: RunningSandbox): Promise<void> {
+  /** Goes on with a sandbox of a former process; without one it is a job that wakes in a new sandbox. */
+  async adopt(job: Job, running: RunningSandbox | undefined): Promise<void> {
     this.#waiting = false
     this.#running = running
-    this.#workspace?.watch(running)
+    const asleep = job.sleepStage !== null
+    if (job.sleepStage !== null)
+      this.sleep.adopt(running ? job.sleepStage : 'released', Math.max(0, this.#deps.clock() - Date.parse(job.sleptAt ?? job.createdAt)))
+    if (running) this.#workspace?.watch(running, { asleep })
+    if (running) this.#egressWatch.watch(running, { isAdopted: true })
     await this.#workspace?.enter()
+    this.uses.begin()
     if (job.exitCode !== null) {
       this.#scriptExit = { kind: 'exited', exitCode: job.exitCode }
       await this.log.markScriptExit(job.exitCode)
-      return this.#watchSandbox(running)
     }
+    if (running === undefined) return
+    if (job.restarted) return this.#watchRestarted(running)
+    if (job.exitCode !== null) return this.#watchSandbox(running)
     if (job.timeoutSeconds !== null && job.startedAt !== null) {
       const spentMs = Math.max(0, this.#deps.clock() - Date.parse(job.startedAt))
       this.#armDeadline(job.timeoutSeconds, Math.max(0, job.timeoutSeconds * 1000 - spentMs))
@@ -198,7 +216,7 @@ export class JobRun {
 
   /** Ends the job as `error` for a reason found outside. */
   async fail(reason: string): Promise<void> {
-    await this.#finish({ status: 'error', exitCode: null, error: reason, row: reason })
+    await this.#finish(failed(reason))
   }
 
   /** Leaves the job as it is stored, for the next process. */
@@ -209,43 +227,33 @@ export class JobRun {
     }
     this.#detached = true
     this.#cancelDeadline()
+    this.#egressWatch.detach()
     this.#abort.abort(new MagsError('no_capacity', 'the server is shutting down'))
+    await this.sleep.leave()
     await this.#workspace?.pause()
     await this.log.close()
     this.#done.resolve()
   }
 
-  /** Saves its workspace now. Rejects with MagsError 'bad_request' when it has none, 'job_not_running', and as `RunningSandbox.saveWorkspace`. */
+  /** Saves its workspace now; one that sleeps has nothing new. Rejects with MagsError 'bad_request' when it has none, 'job_not_running', and as `RunningSandbox.saveWorkspace`. */
   async sync(): Promise<WorkspaceSaved & { readonly workspaceId: string }> {
     if (this.#workspace === undefined) throw new MagsError('bad_request', 'the job has no workspace')
-    this.#checkRunning()
+    this.uses.checkAlive()
     return { ...(await this.#workspace.sync()), workspaceId: this.#workspace.workspaceId }
   }
 
-  /** Files of the sandbox. Throws MagsError('job_not_running') when there is none. */
-  files(): SandboxFiles {
-    return this.#checkRunning().files
+  /** What it may reach from now on; before it has a sandbox, from its start on. Rejects as `RunningSandbox.setEgress`. */
+  async setEgress(policy: EgressPolicy): Promise<void> {
+    if (this.#running !== undefined) return await this.#running.setEgress(policy)
+    this.#egress = policy
   }
 
-  /** One more program in the sandbox. Rejects with MagsError('job_not_running') when there is none. */
-  async exec(
-    request: ExecRequest,
-    onOutput: (source: 'stdout' | 'stderr', bytes: Uint8Array) => Promise<void> | void,
-    abort: AbortSignal,
-  ): Promise<ScriptExit & { timedOut: boolean }> {
-    const running = this.#checkRunning()
-    return await running.exec({ ...request, environment: { ...this.#environment, ...request.environment } }, onOutput, abort)
+  get #isEnding(): boolean {
+    return this.#ending !== undefined || this.#finishing !== undefined || this.#detached
   }
 
-  #checkRunning(): RunningSandbox {
-    if (this.#running === undefined) throw new MagsError('job_not_running', 'the job has not started yet; try again once its status is running')
-    if (this.#ending || this.#finishing) throw new MagsError('job_not_running', 'the job is ending')
-    return this.#running
-  }
-
-  async #openFiles(job: Job) {
-    if (this.#deps.files === undefined) throw new MagsError('not_available', 'this server does not do uploaded files')
-    return await this.#deps.files.open(job.accountId, job.fileIds)
+  get #scriptRuns(): boolean {
+    return this.#scriptExit === undefined && !this.#restarted
   }
 
   async #giveBack(lease: SandboxLease): Promise<void> {
@@ -256,7 +264,7 @@ export class JobRun {
   #storeTaken(lease: SandboxLease): Promise<boolean> {
     if (this.#ending || this.#detached) return Promise.resolve(false)
     this.#waiting = false
-    const { queueMs, acquireMs } = this.#clock.timings
+    const { queueMs, acquireMs } = this.timings
     return this.#deps.store.markRunning(this.requestId, {
       vmId: lease.sandboxId,
       isolation: lease.isolation,
@@ -266,16 +274,9 @@ export class JobRun {
     })
   }
 
-  #onFirstOutput(): void {
-    this.#outputSeen = true
-    // Output may be here before the call that started the script has returned: then the step before is not over yet.
-    if (this.#clock.timings.attachMs === null) return
-    this.#clock.end('firstByteMs')
-    if (this.persistent) this.#storeTimings()
-  }
-
-  #storeTimings(): void {
-    this.#deps.store.setTimings(this.requestId, this.#clock.timings).catch((error: unknown) => this.#warn(error, 'the timings of a job could not be stored'))
+  #storeTimings(timings: JobTimings): void {
+    if (!this.persistent) return
+    this.#deps.store.setTimings(this.requestId, timings).catch((error: unknown) => this.#warn(error, 'the timings of a job could not be stored'))
   }
 
   #armDeadline(seconds: number, delayMs: number): void {
@@ -283,34 +284,56 @@ export class JobRun {
       if (this.#ending || this.#scriptExit) return
       this.#ending = { kind: 'timeout', seconds }
       void this.log.system(timeoutWords(seconds), 'error')
-      void this.#terminate(this.#deps.timeoutGraceMs)
+      void this.sleep.end().then(() => this.#running && this.#terminate(this.#running, this.#deps.timeoutGraceMs))
     }, delayMs)
   }
 
   async #watch(running: RunningSandbox): Promise<void> {
     // A stop or the end of the server came while the script was being started.
     if (this.#finishing) return this.#destroy()
-    await this.#settle(await running.exited, running)
+    const exit = await running.exited
+    if (running !== this.#running || this.sleep.isDeepening) return
+    if (exit.kind === 'sandbox-lost' && !this.#isEnding && (await this.sleep.lost(running))) return
+    await this.#settle(exit, running)
+  }
+
+  /** A wake made another sandbox, or it was given back. */
+  #replace(running: RunningSandbox | undefined): void {
+    this.#running = running
+    this.#restarted = true
+    this.#cancelDeadline()
+    if (running === undefined) return
+    this.#egressWatch.watch(running)
+    this.#watchRestarted(running)
+  }
+
+  /** The startup command may end: the job does not with it. */
+  #watchRestarted(running: RunningSandbox): void {
+    void running.exited.then(async ({ kind, exitCode, reason }) => {
+      if (running !== this.#running || this.#isEnding || kind === 'sandbox-lost' || (kind === 'exited' && exitCode === 0)) return
+      await this.log.system(reason ?? `the startup command ended with exit code ${exitCode}`, 'error')
+    })
+    this.#watchSandbox(running)
   }
 
   async #settle(exit: ScriptExit, running: RunningSandbox): Promise<void> {
     if (this.#detached || this.#scriptExit) return
     this.#scriptExit = exit
+    this.uses.touch()
     this.#cancelDeadline()
-    this.#clock.endScript()
-    this.#clock.end('firstByteMs')
+    this.#start.scriptEnded()
     const lives = this.persistent && this.#ending === undefined && (exit.kind === 'exited' || exit.kind === 'signalled')
     if (!lives) return await this.#finish(judge(exit, this.#ending))
     if (exit.reason !== undefined) await this.log.system(exit.reason, 'error')
     await this.log.flush()
-    await this.#store(() => this.#deps.store.setScriptExit(this.requestId, exit.exitCode, this.#clock.timings))
+    await this.#store(() => this.#deps.store.setScriptExit(this.requestId, exit.exitCode, this.timings))
     await this.log.markScriptExit(exit.exitCode)
     this.#watchSandbox(running)
   }
 
   #watchSandbox(running: RunningSandbox): void {
     void running.gone.then(async () => {
-      if (this.#detached || this.#ending) return
+      if (this.#detached || this.#ending || running !== this.#running || (await this.sleep.lost(running))) return
       const error = 'the sandbox was lost'
       await this.#finish({ status: 'error', exitCode: this.#scriptExit?.exitCode ?? null, error, row: error })
     })
@@ -319,28 +342,20 @@ export class JobRun {
   async #stop(): Promise<void> {
     if (this.#finishing) return await this.#finishing
     this.#ending ??= { kind: 'stop' }
-    const resting = this.persistent && this.#scriptExit !== undefined
-    if (this.#running !== undefined && !resting) {
-      await this.#terminate(this.#deps.stopGraceMs)
-    } else {
-      this.#abort.abort(new MagsError('job_not_running', 'the job was stopped'))
-      await this.#finish({ status: 'stopped', exitCode: this.#scriptExit?.exitCode ?? null, error: null })
-    }
+    this.#abort.abort(new MagsError('job_not_running', 'the job was stopped'))
+    const reachable = await this.sleep.end()
+    const running = reachable ? this.#running : undefined
+    const scriptRan = this.#scriptRuns
+    if (running !== undefined && (scriptRan || this.#restarted)) await this.#terminate(running, this.#deps.stopGraceMs)
+    if (running === undefined || !scriptRan) await this.#finish({ status: 'stopped', exitCode: this.#scriptExit?.exitCode ?? null, error: null })
     await this.done
   }
 
-  /** SIGTERM to the script's processes, and after `graceMs` the end of the sandbox. */
-  async #terminate(graceMs: number): Promise<void> {
-    const running = this.#running
-    if (running === undefined) return
-    running.signal(15).catch((error: unknown) => this.#warn(error, 'a script could not be signalled'))
-    if (await settlesWithin(running.exited, graceMs)) return
-    // With a workspace the last save ends its processes, and the sandbox goes after it.
-    if (this.#workspace === undefined) {
-      await running.destroy().catch((error: unknown) => this.#warn(error, 'a sandbox could not be destroyed'))
-      if (await settlesWithin(running.exited, lastWordsMs)) return
-    }
-    await this.#settle({ kind: 'sandbox-lost', exitCode: 137 }, running)
+  /** Ends its script, or its startup command. */
+  async #terminate(running: RunningSandbox, graceMs: number): Promise<void> {
+    const keepsSandbox = this.#workspace !== undefined
+    const seen = await terminateScript(running, { graceMs, keepsSandbox, warn: (error, words) => this.#warn(error, words) })
+    if (!seen && !this.#restarted) await this.#settle({ kind: 'sandbox-lost', exitCode: 137 }, running)
   }
 
   #finish(verdict: Verdict): Promise<void> {
@@ -350,14 +365,17 @@ export class JobRun {
 
   async #finishNow(verdict: Verdict): Promise<void> {
     this.#cancelDeadline()
+    this.uses.end()
+    await this.sleep.end()
     if (verdict.row !== undefined) await this.log.system(verdict.row, 'error')
     const unsaved = await this.#workspace?.finish({ stopping: this.#ending?.kind === 'stop' || this.#ending?.kind === 'shutdown' })
     if (unsaved !== undefined) await this.log.system(unsaved, 'error')
     const { status, exitCode, error } = unsaved === undefined ? verdict : withUnsaved(verdict, unsaved)
+    await this.#egressWatch.finish()
     await this.log.flush()
     const lost = this.log.fault && `output was lost: ${this.log.fault.message}`
     if (lost !== undefined) this.#warn(this.log.fault, 'the log of a job could not be written')
-    const outcome = { status, exitCode, error: error ?? lost ?? null, timings: this.#clock.timings, completedAt: timestamp(this.#deps.clock()) }
+    const outcome = { status, exitCode, error: error ?? lost ?? null, timings: this.timings, completedAt: timestamp(this.#deps.clock()) }
     await this.#store(() => this.#deps.store.finish(this.requestId, outcome))
     this.#deps.metrics.finished(status, outcome.timings.startMs)
     await this.log.end({ status, exitCode }).catch((fault: unknown) => this.#warn(fault, 'the log of a job could not be closed'))
@@ -367,29 +385,21 @@ export class JobRun {
   }
 
   #destroy(): void {
+    // Released, it has none.
+    if (this.#running === undefined && this.uses.hasBegun) this.#workspace?.leave()
     this.#running
       ?.destroy()
       .catch((error: unknown) => this.#warn(error, 'a sandbox could not be destroyed'))
       .finally(() => this.#workspace?.leave())
   }
 
-  /** A short fault of the database must not leave a job behind that never ends; a long one is for recovery at the next start. */
-  async #store(write: () => Promise<boolean>): Promise<void> {
-    for (const delayMs of [...storeRetryDelaysMs, undefined]) {
-      try {
-        await write()
-        return
-      } catch (error) {
-        this.#warn(error, 'the state of a job could not be stored')
-        if (delayMs !== undefined) await delay(delayMs)
-      }
-    }
+  #store(write: () => Promise<boolean>): Promise<void> {
+    return storeSurely(write, (error) => this.#warn(error, 'the state of a job could not be stored'))
   }
 
   #failure(error: unknown): Verdict {
     if (!(error instanceof MagsError)) this.#deps.logger.error({ err: error, requestId: this.requestId }, 'a job failed for an unknown reason')
-    const words = error instanceof Error ? error.message : String(error)
-    return { status: 'error', exitCode: null, error: words, row: words }
+    return failed(wordsOf(error))
   }
 
   #warn(error: unknown, words: string): void {

@@ -1,5 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto'
-import type { Isolation, IsolationWish, JobStatus, SandboxSpec } from '@mags/protocol'
+import type { EgressPolicy, Isolation, IsolationWish, JobStatus, SandboxSpec, SleepStage } from '@mags/protocol'
 
 /**
  * A job as the database has it.
@@ -10,7 +10,10 @@ import type { Isolation, IsolationWish, JobStatus, SandboxSpec } from '@mags/pro
  *        ├──────────────────► error       no sandbox could be made
  *        └──────────────────► stopped     a stop
  *
- * A persistent job rests in `running` with `exitCode` set once its script has ended. `completed`, `error` and `stopped` are final.
+ *     running ◄──► sleeping ──► error, stopped
+ *
+ * A persistent job rests in `running` with `exitCode` set once its script has ended, and goes to `sleeping` when nobody uses it; `sleepStage` says how deep. In `released` it has no sandbox (`vmId` is null):
+ * it wakes in a new one, made from its workspace, and is `restarted` from then on. `completed`, `error` and `stopped` are final.
  */
 export interface Job {
   readonly requestId: string
@@ -51,7 +54,30 @@ export interface Job {
   readonly workspaceSyncedAt: string | null
   readonly workspaceSizeBytes: number | null
   readonly workspaceUploadedBytes: number | null
+  readonly sleepStage: SleepStage | null
+  readonly sleptAt: string | null
+  readonly wokenAt: string | null
+  readonly wakeReason: string | null
+  readonly wakeMs: number | null
+  /** Its sandbox was made anew from its workspace: what runs in it first is the startup command. */
+  readonly restarted: boolean
+  /** Its URL was opened, or has had a request: its script is taken for the server behind it. */
+  readonly urlUsed: boolean
+  readonly egress: EgressPolicy | null
+  readonly egressBytes: number | null
 }
+
+/** What a job has before it slept, or was reached from outside, for the first time. */
+export const neverSlept = {
+  sleepStage: null,
+  sleptAt: null,
+  wokenAt: null,
+  wakeReason: null,
+  wakeMs: null,
+  restarted: false,
+  urlUsed: false,
+  egressBytes: null,
+} as const
 
 /** Milliseconds with three decimals. The first four follow each other without a gap; `startMs` is their sum. */
 export interface JobTimings {
@@ -68,7 +94,8 @@ export const noTimings: JobTimings = { queueMs: null, acquireMs: null, attachMs:
 export const newRequestId = (): string => randomUUID()
 export const newSubdomain = (): string => randomBytes(6).toString('hex')
 
-export function sandboxSpecOf(job: Job): SandboxSpec {
+/** `goesOn`: the job had a sandbox before, and its workspace has what it did there. */
+export function sandboxSpecOf(job: Job, goesOn = false): SandboxSpec {
   const { image, vcpus, memoryMb, diskGb, persistent } = job
   return {
     image,
@@ -78,6 +105,11 @@ export function sandboxSpecOf(job: Job): SandboxSpec {
     diskGb,
     persistent,
     ...(job.workspaceStorageId === null ? {} : { workspace: { storageId: job.workspaceStorageId, fence: job.workspaceFence ?? 0 } }),
-    ...(job.baseStorageId === null ? {} : { base: { storageId: job.baseStorageId } }),
+    // What began as a fork of another workspace goes on from its own.
+    ...(job.baseStorageId === null || goesOn ? {} : { base: { storageId: job.baseStorageId } }),
+    ...(job.egress === null ? {} : { egress: job.egress }),
   }
 }
+
+/** What its URL begins with: the workspace's when it has one, so that it stays the same from job to job. */
+export const subdomainOf = (job: Pick<Job, 'subdomain' | 'workspaceStorageId'>): string => job.workspaceStorageId?.slice(0, 12) ?? job.subdomain

@@ -1,9 +1,19 @@
-import type { JobStatusAnswer } from '@mags/protocol'
+import type { EgressPolicy, JobStatusAnswer, Visibility } from '@mags/protocol'
 import type { Workspace } from '../workspaces/workspace.ts'
-import type { Job, JobTimings } from './job.ts'
+import { type Job, type JobTimings, subdomainOf } from './job.ts'
 
-/** A job as the status route gives it. `appsUrl` is the address whose subdomains are jobs; `live` are the timings of a job that is under way, ahead of what is stored. `workspace` is the one it has. */
-export function presentJob(job: Job, appsUrl: string | undefined, live: JobTimings | undefined, workspace?: Workspace): JobStatusAnswer {
+/** What the row of a job does not have. */
+export interface JobSurroundings {
+  /** The address whose subdomains are jobs. */
+  readonly appsUrl: string | undefined
+  /** Timings of a job that is under way, ahead of what is stored. */
+  readonly live: JobTimings | undefined
+  readonly workspace: Workspace | undefined
+  readonly visibility: Visibility
+}
+
+/** A job as the status route gives it. */
+export function presentJob(job: Job, { appsUrl, live, workspace, visibility }: JobSurroundings): JobStatusAnswer {
   const timings = live?.queueMs == null ? job.timings : live
   return {
     request_id: job.requestId,
@@ -11,7 +21,7 @@ export function presentJob(job: Job, appsUrl: string | undefined, live: JobTimin
     status: job.status,
     vm_id: job.vmId,
     persistent: job.persistent,
-    subdomain: job.subdomain,
+    subdomain: subdomainOf(job),
     url: appsUrl === undefined ? null : urlOf(job, appsUrl),
     sleeping: job.status === 'sleeping',
     exit_code: job.exitCode,
@@ -37,13 +47,28 @@ export function presentJob(job: Job, appsUrl: string | undefined, live: JobTimin
     memory_mb: job.memoryMb,
     disk_gb: job.diskGb,
     port: job.port,
+    visibility,
     no_sleep: job.noSleep,
     startup_command: job.startupCommand,
+    sleep_stage: job.sleepStage,
+    slept_at: job.sleptAt,
+    woken_at: job.wokenAt,
+    wake_reason: job.wakeReason,
+    wake_duration_ms: job.wakeMs,
+    egress: job.egress === null ? null : presentEgress(job.egress),
+    egress_bytes: job.egressBytes,
     error: job.error,
   }
 }
 
-function urlOf(job: Job, appsUrl: string): string {
+/** The URL of a job. */
+export function urlOf(job: Job, appsUrl: string): string {
   const url = new URL(appsUrl)
-  return `${url.protocol}//${job.subdomain}.${url.host}`
+  return `${url.protocol}//${subdomainOf(job)}.${url.host}`
+}
+
+function presentEgress(policy: EgressPolicy): JobStatusAnswer['egress'] {
+  if (policy === 'none') return policy
+  const { allow, deny } = policy
+  return { ...(allow === undefined ? {} : { allow: [...allow] }), ...(deny === undefined ? {} : { deny: [...deny] }) }
 }

@@ -1,7 +1,8 @@
-import type { HostApi } from '@mags/protocol'
+import type { HostApi, RunningSandbox } from '@mags/protocol'
 import type { Logger } from 'pino'
 import type { Dispatcher } from './dispatcher.ts'
 import type { Job } from './job.ts'
+import { startupOutput } from './sleep/startup-output.ts'
 import type { JobStore } from './store.ts'
 
 export interface RecoverDeps {
@@ -15,7 +16,7 @@ export interface RecoverDeps {
 export const stoppedWhileRunning = 'the server stopped while this job ran'
 const goneAfterRestart = 'the sandbox was gone after a restart of the server'
 
-/** Picks up what a former process left: persistent jobs go on, other running ones end as `error`, pending ones wait again. Resolves with the storage ids of the workspaces of those that ended. */
+/** Picks up what a former process left: persistent jobs go on or sleep on, other running ones end as `error`, pending ones wait again. Resolves with the storage ids of the workspaces of those that ended. */
 export async function recoverJobs(deps: RecoverDeps): Promise<string[]> {
   const ended: string[] = []
   const counts = { adopted: 0, failed: 0, pending: 0 }
@@ -43,19 +44,36 @@ export async function recoverJobs(deps: RecoverDeps): Promise<string[]> {
 /** Whether the job lives on. */
 async function recoverRunning(deps: RecoverDeps, job: Job): Promise<boolean> {
   const run = deps.dispatcher.track(job)
+  const goOn = (running: RunningSandbox | undefined, as: Job) => {
+    run.adopt(as, running).catch((error: unknown) => deps.logger.error({ err: error, requestId: job.requestId }, 'an adopted job could not be followed'))
+    return true
+  }
+  const warn = (error: unknown, words: string) => deps.logger.warn({ err: error, requestId: job.requestId }, words)
+  if (job.sleepStage === 'released') {
+    // What a wake may have made that did not come to its end is freed by `settle`, and made anew.
+    await run.log.open().catch(() => undefined)
+    return goOn(undefined, job)
+  }
   if (!job.persistent || job.vmId === null) {
     await run.fail(job.persistent ? goneAfterRestart : stoppedWhileRunning)
     return false
   }
   try {
     await run.log.open()
-    const running = await deps.host.adopt(job.vmId, run.log.safeOffsets(), run.log.sink)
-    if (running) {
-      run.adopt(job, running).catch((error: unknown) => deps.logger.error({ err: error, requestId: job.requestId }, 'an adopted job could not be followed'))
-      return true
-    }
+    const asleep = job.sleepStage !== null
+    // What a startup command wrote is in the log as rows, so nothing is known of its streams.
+    const [safe, sink] = job.restarted ? [{ stdout: 0, stderr: 0 }, startupOutput(run.log)] : [run.log.safeOffsets(), run.log.sink]
+    const running = await deps.host.adopt(job.vmId, { ...safe, ...(asleep ? { asleep } : {}) }, sink)
+    // The former process may have ended between a wake and the note of it.
+    if (asleep) await running?.sleep().catch((error: unknown) => warn(error, 'a sleeping sandbox could not be put to sleep again'))
+    if (running) return goOn(running, job)
   } catch (error) {
-    deps.logger.warn({ err: error, requestId: job.requestId }, 'a sandbox could not be adopted')
+    warn(error, 'a sandbox could not be adopted')
+  }
+  if (job.sleepStage !== null && job.workspaceStorageId !== null) {
+    await deps.store.setSleepStage(job.requestId, 'released').catch((error: unknown) => warn(error, 'how deep a job sleeps could not be stored'))
+    await run.log.system('the sleeping sandbox was gone after a restart of the server; the next wake makes a new one from the workspace', 'error')
+    return goOn(undefined, { ...job, sleepStage: 'released', vmId: null })
   }
   await run.fail(goneAfterRestart)
   return false

@@ -1,4 +1,6 @@
 import {
+  accessAnswer,
+  accessRequest,
   doneAnswer,
   errorAnswer,
   execAnswer,
@@ -10,35 +12,38 @@ import {
   listJobsAnswer,
   listJobsQuery,
   MagsError,
+  sleepAnswer,
+  sleepRequest,
   submitJobAnswer,
   submitJobRequest,
   syncJobAnswer,
   updateJobRequest,
+  wakeAnswer,
+  wakeRequest,
 } from '@mags/protocol'
+import type { FastifyReply } from 'fastify'
 import type { FastifyPluginCallbackZod } from 'fastify-type-provider-zod'
+import { type AccessDeps, accessJob } from '../access/access-job.ts'
+import { ownerOf } from '../access/owner.ts'
+import { noAccess } from '../access/store.ts'
 import { EventStream } from '../http/event-stream.ts'
 import { serverTiming } from '../http/server-timing.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import { execJob, runForExec, streamExec } from './exec-job.ts'
 import type { Job } from './job.ts'
 import { presentJob } from './present-job.ts'
+import { sleepJob, wakeJob } from './sleep/sleep-job.ts'
 import type { JobStore } from './store.ts'
 import { type SubmitDeps, submitJob } from './submit-job.ts'
 import { runForSync } from './sync-job.ts'
+import { updateJob } from './update-job.ts'
 
-export interface JobRoutesDeps extends SubmitDeps {
+export interface JobRoutesDeps extends SubmitDeps, AccessDeps {
   readonly store: JobStore
   readonly dispatcher: Dispatcher
-  readonly appsUrl: string | undefined
   /** Ends streams when the server closes. */
   readonly shutdown: AbortSignal
 }
-
-const later: readonly (readonly ['GET' | 'POST' | 'PUT' | 'DELETE', string, string])[] = [
-  ['POST', 'access', 'URL and SSH access'],
-  ['POST', 'sleep', 'sleeping jobs'],
-  ['POST', 'wake', 'sleeping jobs'],
-]
 
 /** Finds the job a path names, for the account of the request. */
 export async function findJob(store: JobStore, accountId: string, id: string): Promise<Job> {
@@ -90,7 +95,8 @@ export const jobRoutes: FastifyPluginCallbackZod<JobRoutesDeps> = (app, deps, do
       const { queueMs, acquireMs, attachMs, firstByteMs } = job.timings
       if (queueMs !== null) reply.header('server-timing', serverTiming({ queue: queueMs, acquire: acquireMs, attach: attachMs, 'first-byte': firstByteMs }))
       const workspace = job.workspaceStorageId === null ? undefined : await deps.workspaces.byStorageId(job.workspaceStorageId)
-      return presentJob(job, deps.appsUrl, deps.dispatcher.find(job.requestId)?.timings, workspace)
+      const { visibility } = job.persistent ? await deps.access.find(ownerOf(job)) : noAccess
+      return presentJob(job, { appsUrl: deps.appsUrlNow(), live: deps.dispatcher.find(job.requestId)?.timings, workspace, visibility })
     },
   )
 
@@ -99,11 +105,7 @@ export const jobRoutes: FastifyPluginCallbackZod<JobRoutesDeps> = (app, deps, do
     { schema: { tags, summary: 'Change a job', params: jobParams, body: updateJobRequest, response: { 200: doneAnswer, '4xx': errorAnswer } } },
     async (request) => {
       const job = await find(request.identity.accountId, request.params.id)
-      const { startup_command: startupCommand, no_sleep: noSleep } = request.body
-      if (noSleep && !job.persistent) throw new MagsError('bad_request', 'no_sleep: needs a persistent job')
-      const change = { ...(startupCommand === undefined ? {} : { startupCommand }), ...(noSleep === undefined ? {} : { noSleep }) }
-      if (isFinal(job.status) || !(await deps.store.update(job.requestId, change)))
-        throw new MagsError('job_not_running', `job ${job.name} is over and cannot be changed`)
+      await updateJob(deps, job, request.body)
       return { success: true, message: 'Job updated' }
     },
   )
@@ -135,7 +137,10 @@ export const jobRoutes: FastifyPluginCallbackZod<JobRoutesDeps> = (app, deps, do
     },
     async (request) => {
       const job = await find(request.identity.accountId, request.params.id)
-      const saved = await runForSync(job, deps.dispatcher.find(job.requestId)).sync()
+      const run = runForSync(job, deps.dispatcher.find(job.requestId))
+      // What sleeps was saved before, and nothing of it has changed since.
+      if (run.sleep.stage !== undefined) return { success: true, workspace_id: job.workspaceId ?? '', version: job.workspaceVersion ?? 0, bytes_uploaded: 0 }
+      const saved = await run.sync()
       return {
         success: true,
         workspace_id: saved.workspaceId,
@@ -160,30 +165,83 @@ export const jobRoutes: FastifyPluginCallbackZod<JobRoutesDeps> = (app, deps, do
     async (request, reply) => {
       const job = await find(request.identity.accountId, request.params.id)
       const run = runForExec(job, deps.dispatcher.find(job.requestId))
+      const gone = goneSignal(reply)
+      // Before the first byte of an answer, so that what fails here is a status of its own.
+      using use = await run.uses.use('exec', gone)
       if (request.query.stream) {
         using stream = new EventStream(reply, deps.shutdown)
         await streamExec(run, request.body, stream, deps.clock)
         return reply
       }
-      const gone = new AbortController()
-      reply.raw.once('close', () => gone.abort())
-      const answer = await execJob(run, request.body, gone.signal)
-      reply.header('server-timing', serverTiming({ exec: answer.duration_ms }))
+      const answer = await execJob(run, request.body, gone)
+      reply.header('server-timing', serverTiming({ wake: use.wakeMs, exec: answer.duration_ms }))
       return answer
     },
   )
 
-  for (const [method, path, what] of later) {
-    app.route({
-      method,
-      url: `/mags-jobs/:id/${path}`,
-      schema: { tags, summary: `Not available yet: ${what}`, params: jobParams, response: { '4xx': errorAnswer } },
-      handler: async () => {
-        throw new MagsError('not_available', `not available yet: this server does not do ${what}`)
+  app.post(
+    '/mags-jobs/:id/access',
+    {
+      schema: {
+        tags,
+        summary: 'Open a port of a persistent job: 22 for SSH, any other for its URL; a sleeping one is woken',
+        params: jobParams,
+        body: accessRequest,
+        response: { 200: accessAnswer, '4xx': errorAnswer, '5xx': errorAnswer },
       },
-    })
-  }
+    },
+    async (request, reply) => {
+      const job = await find(request.identity.accountId, request.params.id)
+      const { answer, wakeMs } = await accessJob(deps, job, deps.dispatcher.find(job.requestId), request.body, goneSignal(reply))
+      const { queueMs, acquireMs, attachMs, firstByteMs } = job.timings
+      reply.header('server-timing', serverTiming({ wake: wakeMs, queue: queueMs, acquire: acquireMs, attach: attachMs, 'first-byte': firstByteMs }))
+      return answer
+    },
+  )
+
+  app.post(
+    '/mags-jobs/:id/sleep',
+    {
+      schema: {
+        tags,
+        summary: 'Put a persistent job to sleep now, its workspace saved; with release its memory is given back',
+        params: jobParams,
+        body: sleepRequest.nullish(),
+        response: { 200: sleepAnswer, '4xx': errorAnswer, '5xx': errorAnswer },
+      },
+    },
+    async (request) => {
+      const job = await find(request.identity.accountId, request.params.id)
+      return await sleepJob(job, deps.dispatcher.find(job.requestId), request.body?.release ?? false)
+    },
+  )
+
+  app.post(
+    '/mags-jobs/:id/wake',
+    {
+      schema: {
+        tags,
+        summary: 'Wake a sleeping job; answers once it runs',
+        params: jobParams,
+        body: wakeRequest.nullish(),
+        response: { 200: wakeAnswer, '4xx': errorAnswer, '5xx': errorAnswer },
+      },
+    },
+    async (request, reply) => {
+      const job = await find(request.identity.accountId, request.params.id)
+      const answer = await wakeJob(job, deps.dispatcher.find(job.requestId), goneSignal(reply))
+      reply.header('server-timing', serverTiming({ wake: answer.wake_duration_ms }))
+      return answer
+    },
+  )
   done()
+}
+
+/** Aborted when whoever asked is gone. */
+function goneSignal(reply: FastifyReply): AbortSignal {
+  const gone = new AbortController()
+  reply.raw.once('close', () => gone.abort(new MagsError('request_timeout', 'whoever asked did not wait for the answer')))
+  return gone.signal
 }
 
 const round = (value: number) => Math.round(value * 1000) / 1000

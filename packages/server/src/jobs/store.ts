@@ -1,10 +1,28 @@
-import type { Isolation, JobStatus } from '@mags/protocol'
-import { type Insertable, type Selectable, sql, type Transaction, type Updateable } from 'kysely'
+import { type EgressPolicy, type Isolation, type JobStatus, jobStatuses, type SleepStage } from '@mags/protocol'
+import { sql, type Transaction, type Updateable } from 'kysely'
 import type { Database } from '../state/database.ts'
 import type { GroupCommit } from '../state/group-commit.ts'
 import type { JobsTable, Tables } from '../state/schema.ts'
 import { releaseHold } from '../workspaces/store.ts'
 import type { Job, JobTimings } from './job.ts'
+import { timingColumns, toJob, toRow } from './job-row.ts'
+
+/** What may be changed of a job that is not over. */
+export interface JobChange {
+  readonly startupCommand?: string | null
+  readonly noSleep?: boolean
+  readonly port?: number
+  readonly egress?: EgressPolicy | null
+}
+
+export interface Wake {
+  readonly vmId: string
+  readonly isolation: Isolation
+  readonly wokenAt: string
+  readonly reason: string
+  readonly durationMs: number
+  readonly restarted: boolean
+}
 
 export interface JobOutcome {
   readonly status: 'completed' | 'error' | 'stopped'
@@ -15,6 +33,8 @@ export interface JobOutcome {
 }
 
 const unfinished: readonly JobStatus[] = ['pending', 'running', 'sleeping']
+/** What concerns its script may be noted late, when it sleeps already. */
+const started: readonly JobStatus[] = ['running', 'sleeping']
 
 /** All SQL about jobs. Every change of status names the status it expects, so that of two that race only one happens. */
 export class JobStore {
@@ -47,12 +67,48 @@ export class JobStore {
 
   /** Breakdown of the start of a job that goes on. */
   setTimings(requestId: string, timings: JobTimings): Promise<boolean> {
-    return this.#update(requestId, ['running'], timingColumns(timings), { flushed: false })
+    return this.#update(requestId, started, timingColumns(timings), { flushed: false })
   }
 
   /** The script of a persistent job ended. */
   setScriptExit(requestId: string, exitCode: number, timings: JobTimings): Promise<boolean> {
-    return this.#update(requestId, ['running'], { exit_code: exitCode, ...timingColumns(timings) })
+    return this.#update(requestId, started, { exit_code: exitCode, ...timingColumns(timings) })
+  }
+
+  /** running → sleeping. */
+  markSleeping(requestId: string, sleptAt: string): Promise<boolean> {
+    return this.#update(requestId, ['running'], { status: 'sleeping', sleep_stage: 'frozen', slept_at: sleptAt })
+  }
+
+  /** Sleeps deeper; `released`: it has no sandbox any more. */
+  setSleepStage(requestId: string, stage: SleepStage): Promise<boolean> {
+    return this.#update(requestId, ['sleeping'], { sleep_stage: stage, ...(stage === 'released' ? { vm_id: null } : {}) })
+  }
+
+  /** sleeping → running. */
+  markAwake(requestId: string, wake: Wake): Promise<boolean> {
+    const columns: Updateable<JobsTable> = {
+      status: 'running',
+      sleep_stage: null,
+      vm_id: wake.vmId,
+      isolation: wake.isolation,
+      woken_at: wake.wokenAt,
+      wake_reason: wake.reason,
+      wake_ms: wake.durationMs,
+      ...(wake.restarted ? { restarted: 1 } : {}),
+    }
+    // Somebody waits for it, and the sandbox is gone with the machine.
+    return this.#update(requestId, ['sleeping'], columns, { flushed: false })
+  }
+
+  /** Its URL was opened, or has had a request. */
+  markUrlUsed(requestId: string): Promise<boolean> {
+    return this.#update(requestId, unfinished, { url_used: 1 }, { flushed: false })
+  }
+
+  /** Also of one that is over: the last byte is counted when its sandbox is gone. */
+  setEgressBytes(requestId: string, bytes: number): Promise<boolean> {
+    return this.#update(requestId, jobStatuses, { egress_bytes: bytes }, { flushed: false })
   }
 
   /** To a final status, from any of `from`, and its workspace is free; false when the job was in none of them. */
@@ -62,6 +118,7 @@ export class JobStore {
       exit_code: outcome.exitCode,
       error: outcome.error,
       completed_at: outcome.completedAt,
+      sleep_stage: null,
       ...timingColumns(outcome.timings),
     }
     return this.#commits.write(async (transaction) => {
@@ -77,11 +134,13 @@ export class JobStore {
     })
   }
 
-  /** startup_command and no_sleep of a job that is not over. */
-  update(requestId: string, change: { startupCommand?: string | null; noSleep?: boolean }): Promise<boolean> {
+  /** False when the job is over. */
+  update(requestId: string, change: JobChange): Promise<boolean> {
     const columns: Updateable<JobsTable> = {}
     if (change.startupCommand !== undefined) columns.startup_command = change.startupCommand
     if (change.noSleep !== undefined) columns.no_sleep = Number(change.noSleep)
+    if (change.port !== undefined) columns.port = change.port
+    if (change.egress !== undefined) columns.egress = change.egress === null ? null : JSON.stringify(change.egress)
     return this.#update(requestId, unfinished, columns)
   }
 
@@ -99,6 +158,26 @@ export class JobStore {
       .selectAll()
       .where('account_id', '=', accountId)
       .where(({ eb, or }) => or([eb('name', '=', id), eb('workspace_id', '=', id)]))
+      .orderBy(({ eb }) => eb.case().when('status', 'in', unfinished).then(0).else(1).end())
+      .orderBy('seq', 'desc')
+      .limit(1)
+      .executeTakeFirst()
+    return row && toJob(row)
+  }
+
+  /** The job with this subdomain of its own. */
+  async findBySubdomain(subdomain: string): Promise<Job | undefined> {
+    const row = await this.#database.selectFrom('jobs').selectAll().where('subdomain', '=', subdomain).executeTakeFirst()
+    return row && toJob(row)
+  }
+
+  /** The newest job on a workspace that is not over, else the newest. */
+  async findByWorkspace(accountId: string, workspaceId: string): Promise<Job | undefined> {
+    const row = await this.#database
+      .selectFrom('jobs')
+      .selectAll()
+      .where('account_id', '=', accountId)
+      .where('workspace_id', '=', workspaceId)
       .orderBy(({ eb }) => eb.case().when('status', 'in', unfinished).then(0).else(1).end())
       .orderBy('seq', 'desc')
       .limit(1)
@@ -138,105 +217,5 @@ export class JobStore {
       const result = await transaction.updateTable('jobs').set(columns).where('request_id', '=', requestId).where('status', 'in', from).executeTakeFirst()
       return result.numUpdatedRows > 0n
     }, options)
-  }
-}
-
-function timingColumns(timings: JobTimings) {
-  return {
-    queue_ms: timings.queueMs,
-    acquire_ms: timings.acquireMs,
-    attach_ms: timings.attachMs,
-    first_byte_ms: timings.firstByteMs,
-    start_ms: timings.startMs,
-    script_ms: timings.scriptMs,
-  }
-}
-
-function toRow(job: Job): Insertable<JobsTable> {
-  return {
-    request_id: job.requestId,
-    job_id: job.jobId,
-    account_id: job.accountId,
-    name: job.name,
-    status: job.status,
-    persistent: Number(job.persistent),
-    script: job.script,
-    environment: JSON.stringify(job.environment),
-    startup_command: job.startupCommand,
-    no_sleep: Number(job.noSleep),
-    timeout_seconds: job.timeoutSeconds,
-    image: job.image,
-    isolation_wish: job.isolationWish,
-    isolation: job.isolation,
-    vcpus: job.vcpus,
-    memory_mb: job.memoryMb,
-    disk_gb: job.diskGb,
-    port: job.port,
-    subdomain: job.subdomain,
-    workspace_id: job.workspaceId,
-    base_workspace_id: job.baseWorkspaceId,
-    vm_id: job.vmId,
-    exit_code: job.exitCode,
-    error: job.error,
-    created_at: job.createdAt,
-    started_at: job.startedAt,
-    completed_at: job.completedAt,
-    file_ids: JSON.stringify(job.fileIds),
-    workspace_storage_id: job.workspaceStorageId,
-    workspace_fence: job.workspaceFence,
-    base_storage_id: job.baseStorageId,
-    workspace_version: job.workspaceVersion,
-    workspace_synced_at: job.workspaceSyncedAt,
-    workspace_size_bytes: job.workspaceSizeBytes,
-    workspace_uploaded_bytes: job.workspaceUploadedBytes,
-    ...timingColumns(job.timings),
-  }
-}
-
-function toJob(row: Selectable<JobsTable>): Job {
-  return {
-    requestId: row.request_id,
-    jobId: row.job_id,
-    accountId: row.account_id,
-    name: row.name,
-    status: row.status,
-    persistent: row.persistent !== 0,
-    script: row.script,
-    environment: JSON.parse(row.environment) as Record<string, string>,
-    startupCommand: row.startup_command,
-    noSleep: row.no_sleep !== 0,
-    timeoutSeconds: row.timeout_seconds,
-    image: row.image,
-    isolationWish: row.isolation_wish,
-    isolation: row.isolation,
-    vcpus: row.vcpus,
-    memoryMb: row.memory_mb,
-    diskGb: row.disk_gb,
-    port: row.port,
-    subdomain: row.subdomain,
-    workspaceId: row.workspace_id,
-    baseWorkspaceId: row.base_workspace_id,
-    vmId: row.vm_id,
-    exitCode: row.exit_code,
-    error: row.error,
-    timings: {
-      queueMs: row.queue_ms,
-      acquireMs: row.acquire_ms,
-      attachMs: row.attach_ms,
-      firstByteMs: row.first_byte_ms,
-      startMs: row.start_ms,
-      scriptMs: row.script_ms,
-    },
-    createdAt: row.created_at,
-    startedAt: row.started_at,
-    completedAt: row.completed_at,
-    fileIds: JSON.parse(row.file_ids) as string[],
-    workspaceStorageId: row.workspace_storage_id,
-    workspaceFence: row.workspace_fence,
-    baseStorageId: row.base_storage_id,
-    workspaceVersion: row.workspace_version,
-    workspaceSyncedAt: row.workspace_synced_at,
-    workspaceSizeBytes: row.workspace_size_bytes,
-    workspaceUploadedBytes: row.workspace_uploaded_bytes,
   }
 }

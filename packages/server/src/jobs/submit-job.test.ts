@@ -21,7 +21,6 @@ describe('submit', () => {
         'bad_request',
         'base_workspace_id: must be another workspace than workspace_id; leave it out to go on with the workspace as it is',
       ],
-      [{ script: 'x', egress: 'none' }, 'not_available', 'not available yet: egress: this server does not do egress rules'],
     ]
     for (const [body, code, error] of cases) {
       const answer = await mags.call('POST', '/mags-jobs', body)

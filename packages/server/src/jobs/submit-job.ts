@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import { type HostApi, type HostCapabilities, type SubmitJobAnswer, type SubmitJobRequest, submitJobRequest } from '@mags/protocol'
+import type { Transaction } from 'kysely'
 import type { GroupCommit } from '../state/group-commit.ts'
+import type { Tables } from '../state/schema.ts'
 import { timestamp } from '../state/timestamp.ts'
 import { defaultDiskGb, holdWorkspaces, type WorkspaceWish } from '../workspaces/hold-workspaces.ts'
 import { refreshVersion } from '../workspaces/refresh-version.ts'
@@ -10,7 +12,7 @@ import type { Dispatcher } from './dispatcher.ts'
 import { fetchScript } from './fetch-script.ts'
 import { firstAnswer, idempotencyKeyOf, keyLifeMs } from './idempotency-key.ts'
 import type { IdempotencyStore } from './idempotency-store.ts'
-import { type Job, newRequestId, newSubdomain, noTimings } from './job.ts'
+import { type Job, neverSlept, newRequestId, newSubdomain, noTimings } from './job.ts'
 import type { JobFiles } from './job-files.ts'
 import type { JobStore } from './store.ts'
 
@@ -35,6 +37,8 @@ export interface Submission {
   readonly idempotencyKey: string | undefined
   /** Reading of `performance.now()`. */
   readonly acceptedAt: number
+  /** Runs in the transaction that stores the job; when it rejects, there is no job. */
+  readonly onStored?: (transaction: Transaction<Tables>, requestId: string) => Promise<void>
 }
 
 const defaultTimeoutSeconds = 300
@@ -64,6 +68,7 @@ export async function submitJob(deps: SubmitDeps, submission: Submission): Promi
       if (first) return { first, job: wished }
       const job = wish ? { ...wished, ...(await holdWorkspaces(transaction, deps.workspaces, wish)) } : wished
       await deps.store.insert(transaction, job)
+      await submission.onStored?.(transaction, job.requestId)
       return { first, job }
     })
     if (key && first) return firstAnswer<SubmitJobAnswer>(key, first)
@@ -127,6 +132,8 @@ function makeJob(accountId: string, request: SubmitJobRequest, image: string, no
     workspaceSyncedAt: null,
     workspaceSizeBytes: null,
     workspaceUploadedBytes: null,
+    egress: request.egress ?? null,
+    ...neverSlept,
   }
 }
 

@@ -6,7 +6,7 @@ import type { JobRun } from './job-run.ts'
 export function runForSync(job: Job, run: JobRun | undefined): JobRun {
   if (job.workspaceId === null) throw new MagsError('bad_request', `job ${job.name} has no workspace to save; give it one with workspace_id when you submit it`)
   if (job.status === 'pending') throw new MagsError('job_not_running', `job ${job.name} has not started yet; try again once its status is running`)
-  if (job.status !== 'running' || run === undefined)
+  if ((job.status !== 'running' && job.status !== 'sleeping') || run === undefined)
     throw new MagsError(
       'job_not_running',
       `job ${job.name} is over (status: ${job.status}), so there is nothing more of it to save; 'mags workspace get' says what is saved`,

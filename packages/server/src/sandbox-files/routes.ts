@@ -59,7 +59,7 @@ export const sandboxFileRoutes: FastifyPluginCallbackZod<SandboxFileRoutesDeps> 
       schema: { tags, summary: 'Read a file of a running job; one Range, HEAD', params: jobParams, querystring: sandboxPathQuery, response: errors },
       handler: async (request, reply) => {
         const { path } = request.query as { path: string }
-        return await sendFile(request, reply, (await running(request)).files(), path)
+        return await sendFile(request, reply, (await running(request)).uses.files(), path)
       },
     })
   }
@@ -80,7 +80,7 @@ export const sandboxFileRoutes: FastifyPluginCallbackZod<SandboxFileRoutesDeps> 
     async (request) => {
       const { path, mode } = request.query
       await withBody(request, async (content) => {
-        await (await running(request)).files().write(path, content, mode === undefined ? {} : { mode })
+        await (await running(request)).uses.files().write(path, content, mode === undefined ? {} : { mode })
       })
       return { success: true, message: 'File written' }
     },
@@ -99,7 +99,7 @@ export const sandboxFileRoutes: FastifyPluginCallbackZod<SandboxFileRoutesDeps> 
     },
     async (request) => {
       const { path, recursive } = request.query
-      await (await running(request)).files().remove(path, { recursive })
+      await (await running(request)).uses.files().remove(path, { recursive })
       return { success: true, message: 'Deleted' }
     },
   )
@@ -117,7 +117,7 @@ export const sandboxFileRoutes: FastifyPluginCallbackZod<SandboxFileRoutesDeps> 
     },
     async (request) => {
       const { path, limit } = request.query
-      const { entries, truncated } = await (await running(request)).files().list(path, limit)
+      const { entries, truncated } = await (await running(request)).uses.files().list(path, limit)
       const present = entries.map(({ name, type, sizeBytes, mode, modifiedAt }) => ({ name, type, size: sizeBytes, mode: octal(mode), mtime: modifiedAt }))
       return { path, entries: present, truncated }
     },
@@ -136,9 +136,9 @@ export const sandboxFileRoutes: FastifyPluginCallbackZod<SandboxFileRoutesDeps> 
     async (request, reply) => {
       const { path } = request.query
       const run = await running(request)
-      if ((await run.files().stat(path)).type !== 'directory') throw new MagsError('bad_request', 'path: is not a folder; GET …/files has files')
+      if ((await run.uses.files().stat(path)).type !== 'directory') throw new MagsError('bad_request', 'path: is not a folder; GET …/files has files')
       reply.headers({ 'content-type': 'application/x-tar', 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' })
-      return reply.send(packFolder(run, path))
+      return reply.send(packFolder(run.uses, path))
     },
   )
 
@@ -159,7 +159,7 @@ export const sandboxFileRoutes: FastifyPluginCallbackZod<SandboxFileRoutesDeps> 
       const gone = new AbortController()
       reply.raw.once('close', () => gone.abort())
       await withBody(request, async (content) => {
-        await unpackFolder(await running(request), request.query.path, content, gone.signal)
+        await unpackFolder((await running(request)).uses, request.query.path, content, gone.signal)
       })
       return { success: true, message: 'Archive unpacked' }
     },

@@ -18,7 +18,7 @@ const bigintType = 20
 export async function openDatabase(config: DatabaseConfig): Promise<Database> {
   let database: Database | undefined
   try {
-    database = await connect(config)
+    database = await connectDatabase(config)
     const migrator = new Migrator({ db: database, provider: { getMigrations: async () => migrationsFor(config.kind) } })
     const { error } = await migrator.migrateToLatest()
     if (error !== undefined) throw error
@@ -30,7 +30,8 @@ export async function openDatabase(config: DatabaseConfig): Promise<Database> {
   }
 }
 
-async function connect(config: DatabaseConfig): Promise<Database> {
+/** A connection to the database as it is. */
+export async function connectDatabase(config: DatabaseConfig): Promise<Database> {
   if (config.kind === 'sqlite') {
     if (config.path !== ':memory:') mkdirSync(dirname(config.path), { recursive: true, mode: 0o700 })
     return new Kysely<Tables>({ dialect: new SqliteDialect({ database: openSqliteDatabase(config.path) }) })

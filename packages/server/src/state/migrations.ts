@@ -8,6 +8,9 @@ export function migrationsFor(kind: DatabaseConfig['kind']): Record<string, Migr
     '0001-jobs-and-tokens': { up: (db) => jobsAndTokens(db, kind) },
     '0002-workspaces': { up: (db) => workspaces(db, kind) },
     '0003-files': { up: (db) => files(db, kind) },
+    '0004-sleep-and-access': { up: (db) => sleepAndAccess(db, kind) },
+    '0005-aliases': { up: (db) => aliases(db, kind) },
+    '0006-cron': { up: (db) => cron(db, kind) },
   }
 }
 
@@ -136,4 +139,101 @@ async function files(db: Kysely<unknown>, kind: DatabaseConfig['kind']) {
     .execute()
   await db.schema.createIndex('files_by_account').on('files').columns(['account_id', 'seq']).execute()
   await db.schema.createIndex('files_by_use').on('files').column('last_used_at').execute()
+}
+
+async function aliases(db: Kysely<unknown>, kind: DatabaseConfig['kind']) {
+  const sequence = kind === 'sqlite' ? sql`integer` : sql`bigint`
+  await db.schema
+    .createTable('url_aliases')
+    .addColumn('seq', sequence, (column) => (kind === 'sqlite' ? column.primaryKey().autoIncrement() : column.primaryKey().generatedAlwaysAsIdentity()))
+    .addColumn('subdomain', 'text', (column) => column.notNull().unique())
+    .addColumn('account_id', 'text', (column) => column.notNull())
+    .addColumn('workspace_id', 'text', (column) => column.notNull())
+    .addColumn('domain', 'text', (column) => column.unique())
+    .addColumn('created_at', 'text', (column) => column.notNull())
+    .addColumn('updated_at', 'text', (column) => column.notNull())
+    .execute()
+  await db.schema.createIndex('url_aliases_by_account').on('url_aliases').columns(['account_id', 'seq']).execute()
+}
+
+async function cron(db: Kysely<unknown>, kind: DatabaseConfig['kind']) {
+  const sequence = kind === 'sqlite' ? sql`integer` : sql`bigint`
+  await db.schema
+    .createTable('crons')
+    .addColumn('seq', sequence, (column) => (kind === 'sqlite' ? column.primaryKey().autoIncrement() : column.primaryKey().generatedAlwaysAsIdentity()))
+    .addColumn('cron_id', 'text', (column) => column.notNull().unique())
+    .addColumn('account_id', 'text', (column) => column.notNull())
+    .addColumn('name', 'text', (column) => column.notNull())
+    .addColumn('schedule', 'text', (column) => column.notNull())
+    .addColumn('timezone', 'text', (column) => column.notNull())
+    .addColumn('script', 'text', (column) => column.notNull())
+    .addColumn('fields', 'text', (column) => column.notNull())
+    .addColumn('enabled', 'integer', (column) => column.notNull())
+    .addColumn('overlap', 'text', (column) => column.notNull())
+    .addColumn('next_run_at', 'text')
+    .addColumn('error', 'text')
+    .addColumn('created_at', 'text', (column) => column.notNull())
+    .addColumn('updated_at', 'text', (column) => column.notNull())
+    .addUniqueConstraint('crons_by_name', ['account_id', 'name'])
+    .execute()
+  await db.schema.createIndex('crons_by_account').on('crons').columns(['account_id', 'seq']).execute()
+  await sql`create index crons_due on crons (next_run_at) where next_run_at is not null`.execute(db)
+  await db.schema
+    .createTable('cron_runs')
+    .addColumn('seq', sequence, (column) => (kind === 'sqlite' ? column.primaryKey().autoIncrement() : column.primaryKey().generatedAlwaysAsIdentity()))
+    .addColumn('run_id', 'text', (column) => column.notNull().unique())
+    .addColumn('cron_id', 'text', (column) => column.notNull())
+    .addColumn('scheduled_for', 'text', (column) => column.notNull())
+    .addColumn('cause', 'text', (column) => column.notNull())
+    .addColumn('status', 'text', (column) => column.notNull())
+    .addColumn('reason', 'text')
+    .addColumn('request_id', 'text')
+    .addColumn('created_at', 'text', (column) => column.notNull())
+    .execute()
+  await db.schema.createIndex('cron_runs_by_cron').on('cron_runs').columns(['cron_id', 'seq']).execute()
+  // Of several servers, and over restarts, only one has the run of a moment.
+  await sql`create unique index cron_runs_once on cron_runs (cron_id, scheduled_for) where cause <> 'manual'`.execute(db)
+  await sql`create index cron_runs_open on cron_runs (seq) where status in ('starting', 'waiting')`.execute(db)
+}
+
+async function sleepAndAccess(db: Kysely<unknown>, kind: DatabaseConfig['kind']) {
+  const large = kind === 'sqlite' ? sql`integer` : sql`bigint`
+  const columns = [
+    ['sleep_stage', 'text'],
+    ['slept_at', 'text'],
+    ['woken_at', 'text'],
+    ['wake_reason', 'text'],
+    ['wake_ms', 'double precision'],
+    ['egress', 'text'],
+    ['egress_bytes', large],
+  ] as const
+  for (const [name, type] of columns) await db.schema.alterTable('jobs').addColumn(name, type).execute()
+  for (const name of ['restarted', 'url_used']) {
+    await db.schema
+      .alterTable('jobs')
+      .addColumn(name, 'integer', (column) => column.notNull().defaultTo(0))
+      .execute()
+  }
+  // A workspace's subdomain is how its storage id begins.
+  await sql`create unique index workspaces_by_subdomain on workspaces (substr(storage_id, 1, 12))`.execute(db)
+  await db.schema
+    .createTable('access')
+    .addColumn('owner', 'text', (column) => column.primaryKey())
+    .addColumn('visibility', 'text', (column) => column.notNull())
+    .addColumn('ssh_port', 'integer', (column) => column.unique())
+    .addColumn('ssh_public_key', 'text')
+    .addColumn('ssh_private_key', 'text')
+    .addColumn('created_at', 'text', (column) => column.notNull())
+    .execute()
+  await sql`create index access_by_key on access (ssh_public_key) where ssh_public_key is not null`.execute(db)
+  await db.schema
+    .createTable('ssh_keys')
+    .addColumn('id', 'text', (column) => column.primaryKey())
+    .addColumn('account_id', 'text', (column) => column.notNull())
+    .addColumn('name', 'text', (column) => column.notNull())
+    .addColumn('public_key', 'text', (column) => column.notNull())
+    .addColumn('created_at', 'text', (column) => column.notNull())
+    .execute()
+  await sql`create unique index ssh_keys_once on ssh_keys (account_id, public_key)`.execute(db)
+  await sql`create index ssh_keys_by_key on ssh_keys (public_key)`.execute(db)
 }

@@ -1,4 +1,4 @@
-import type { Isolation, IsolationWish, JobStatus } from '@mags/protocol'
+import type { CronCause, CronOverlap, Isolation, IsolationWish, JobStatus, SleepStage, Visibility } from '@mags/protocol'
 import type { Generated } from 'kysely'
 
 /** The tables as Kysely sees them. Times are RFC 3339 text with milliseconds, flags 0 or 1, so that both databases hold the same. */
@@ -49,6 +49,19 @@ export interface JobsTable {
   workspace_uploaded_bytes: number | null
   /** JSON array. */
   file_ids: string
+  /** Set while it sleeps. */
+  sleep_stage: SleepStage | null
+  slept_at: string | null
+  woken_at: string | null
+  wake_reason: string | null
+  wake_ms: number | null
+  /** Its sandbox was made anew from its workspace: what runs in it first is the startup command. */
+  restarted: Generated<number>
+  /** Its URL was opened, or has had a request. */
+  url_used: Generated<number>
+  /** JSON of an egress policy. */
+  egress: string | null
+  egress_bytes: number | null
 }
 
 export interface WorkspacesTable {
@@ -108,10 +121,81 @@ export interface FilesTable {
   last_used_at: string
 }
 
+export interface UrlAliasesTable {
+  /** Order of creation. */
+  seq: Generated<number>
+  subdomain: string
+  account_id: string
+  workspace_id: string
+  domain: string | null
+  created_at: string
+  updated_at: string
+}
+
+export interface CronsTable {
+  /** Order of creation. */
+  seq: Generated<number>
+  cron_id: string
+  account_id: string
+  name: string
+  schedule: string
+  timezone: string
+  script: string
+  /** JSON object: the other members of a submit, as they were given. */
+  fields: string
+  enabled: number
+  overlap: CronOverlap
+  /** Null: never, for it is disabled or cannot be scheduled. */
+  next_run_at: string | null
+  error: string | null
+  created_at: string
+  updated_at: string
+}
+
+export interface CronRunsTable {
+  /** Order of arrival. */
+  seq: Generated<number>
+  run_id: string
+  cron_id: string
+  scheduled_for: string
+  cause: CronCause
+  status: 'starting' | 'waiting' | 'skipped' | 'failed' | 'submitted'
+  reason: string | null
+  request_id: string | null
+  created_at: string
+}
+
+/** How a job, or all jobs of a workspace one after the other, are reached. */
+export interface AccessTable {
+  /** `w:` and the storage id of a workspace, or `j:` and the request id of a job without one. */
+  owner: string
+  visibility: Visibility
+  ssh_port: number | null
+  /** `ssh-ed25519 AAAA…` */
+  ssh_public_key: string | null
+  /** Sealed, see access/secret-key.ts. */
+  ssh_private_key: string | null
+  created_at: string
+}
+
+export interface SshKeysTable {
+  id: string
+  account_id: string
+  name: string
+  /** Type and key without options and comment. */
+  public_key: string
+  created_at: string
+}
+
 export interface Tables {
+  access: AccessTable
+  ssh_keys: SshKeysTable
   jobs: JobsTable
   files: FilesTable
   workspaces: WorkspacesTable
+  url_aliases: UrlAliasesTable
+  crons: CronsTable
+  cron_runs: CronRunsTable
   tokens: TokensTable
   idempotency_keys: IdempotencyKeysTable
 }

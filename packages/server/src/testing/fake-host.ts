@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { type Duplex, duplexPair } from 'node:stream'
 import {
   type EgressPolicy,
   type ExecRequest,
@@ -7,6 +8,9 @@ import {
   MagsError,
   type OutputSink,
   type PoolStatus,
+  type ProgramRequest,
+  type RefusedConnection,
+  type RunningProgram,
   type RunningSandbox,
   type SandboxLease,
   type SandboxSpec,
@@ -15,6 +19,7 @@ import {
   type WorkspaceSaved,
 } from '@mags/protocol'
 import { FakeFiles } from './fake-files.ts'
+import { startFakeProgram } from './fake-program.ts'
 import { FakeWorkspaces } from './fake-workspaces.ts'
 
 /** What a fake script can do. */
@@ -38,6 +43,8 @@ export interface FakeHostOptions {
   /** Called before a sandbox is handed out; may wait or throw. */
   readonly ignoresAbort?: boolean
   readonly beforeAcquire?: (spec: SandboxSpec, abort: AbortSignal | undefined, onProgress: (words: string) => void) => Promise<void> | void
+  /** Called before a script is started; may wait or throw. */
+  readonly beforeRun?: (script: ScriptSpec) => Promise<void> | void
 }
 
 /** A host without sandboxes, for tests of the server. It outlives servers: a second one can adopt what the first left. */
@@ -45,12 +52,24 @@ export class FakeHost implements HostApi {
   readonly sandboxes = new Map<string, FakeSandbox>()
   readonly workspaces = new FakeWorkspaces()
   readonly acquired: SandboxSpec[] = []
+  /** What adopted sandboxes were asked to be. */
+  readonly adopted: { readonly sandboxId: string; readonly asleep: boolean }[] = []
+  /** Awaited by `sleep`, `wake` and `hibernate` of every sandbox; may throw. */
+  beforeSleep: (sandbox: FakeSandbox) => Promise<void> | void = () => undefined
+  beforeWake: (sandbox: FakeSandbox) => Promise<void> | void = () => undefined
+  beforeHibernate: (sandbox: FakeSandbox) => Promise<void> | void = () => undefined
+  /** Awaited before a script is started; may throw. */
+  beforeRun: (script: ScriptSpec) => Promise<void> | void
+  /** Whether its sandboxes can hibernate, and what a fork takes along. */
+  hibernates = false
+  forksMemory = false
   settled = 0
   released = 0
   readonly #options: FakeHostOptions
 
   constructor(options: FakeHostOptions = {}) {
     this.#options = options
+    this.beforeRun = options.beforeRun ?? (() => undefined)
   }
 
   capabilities(): HostCapabilities {
@@ -73,17 +92,23 @@ export class FakeHost implements HostApi {
     this.acquired.push(spec)
     await this.#options.beforeAcquire?.(spec, abort, onProgress)
     if (!this.#options.ignoresAbort) abort?.throwIfAborted()
-    const sandbox = new FakeSandbox(this.#options.behaviour ?? interpret, spec, this.workspaces)
+    return this.lease(spec, performance.now() - startedAt)
+  }
+
+  /** A machine; with `files` a copy of another one. */
+  lease(spec: SandboxSpec, acquireMs = 0, files?: FakeFiles): SandboxLease {
+    const sandbox = new FakeSandbox(this, this.#options.behaviour ?? interpret, spec, files)
     this.sandboxes.set(sandbox.sandboxId, sandbox)
     void sandbox.gone.then(() => this.sandboxes.delete(sandbox.sandboxId))
     return {
       sandboxId: sandbox.sandboxId,
       isolation: 'container',
-      acquireMs: performance.now() - startedAt,
+      acquireMs,
       warm: true,
       run: async (script, sink) => {
+        await this.beforeRun(script)
         for (const file of script.files ?? []) await sandbox.files.write(file.path, file.content())
-        sandbox.start(script, sink)
+        sandbox.begin(script, sink)
         return sandbox
       },
       release: () => {
@@ -93,8 +118,11 @@ export class FakeHost implements HostApi {
     }
   }
 
-  async adopt(sandboxId: string, resume: { stdout: number; stderr: number }, sink: OutputSink): Promise<RunningSandbox | undefined> {
+  async adopt(sandboxId: string, resume: { stdout: number; stderr: number; asleep?: boolean }, sink: OutputSink): Promise<RunningSandbox | undefined> {
     const sandbox = this.sandboxes.get(sandboxId)
+    this.adopted.push({ sandboxId, asleep: resume.asleep ?? false })
+    // As the real one: what only sleeps is let go on unless it is to sleep on.
+    if (sandbox?.state === 'asleep' && !resume.asleep) sandbox.state = 'awake'
     sandbox?.resume(resume, sink)
     return sandbox
   }
@@ -104,7 +132,8 @@ export class FakeHost implements HostApi {
   }
 
   poolStatus(): PoolStatus {
-    return { idle: 3, busy: this.sandboxes.size, sleeping: 0, minSize: 3, maxSize: 0, hitRate: 1 }
+    const sleeping = [...this.sandboxes.values()].filter(({ state }) => state !== 'awake').length
+    return { idle: 3, busy: this.sandboxes.size - sleeping, sleeping, minSize: 3, maxSize: 0, hitRate: 1 }
   }
 
   async close(): Promise<void> {
@@ -117,9 +146,18 @@ export class FakeSandbox implements RunningSandbox {
   readonly isolation = 'container'
   readonly attachMs = 0.1
   readonly files: FakeFiles
+  readonly spec: SandboxSpec
+  /** What its servers do with a connection, by port. */
+  readonly servers = new Map<number, (socket: Duplex) => void>()
+  state: 'awake' | 'asleep' | 'hibernated' = 'awake'
+  /** How often it went to sleep and woke. */
+  sleeps = 0
+  wakes = 0
+  egress: EgressPolicy | undefined
+  sentBytes = 0
+  readonly #host: FakeHost
   readonly #behaviour: FakeBehaviour
-  readonly #spec: SandboxSpec
-  readonly #workspaces: FakeWorkspaces
+  readonly #refusedListeners = new Set<(refused: RefusedConnection) => void>()
   readonly #exited = Promise.withResolvers<ScriptExit>()
   readonly #gone = Promise.withResolvers<void>()
   readonly #sent = { stdout: { chunks: [] as Buffer[], length: 0 }, stderr: { chunks: [] as Buffer[], length: 0 } }
@@ -128,11 +166,12 @@ export class FakeSandbox implements RunningSandbox {
   #exit: ScriptExit | undefined
   destroyed = 0
 
-  constructor(behaviour: FakeBehaviour, spec: SandboxSpec, workspaces: FakeWorkspaces) {
+  constructor(host: FakeHost, behaviour: FakeBehaviour, spec: SandboxSpec, files?: FakeFiles) {
+    this.#host = host
     this.#behaviour = behaviour
-    this.#spec = spec
-    this.#workspaces = workspaces
-    this.files = new FakeFiles(workspaces.open(spec))
+    this.spec = spec
+    this.egress = spec.egress
+    this.files = new FakeFiles(files?.tree ?? host.workspaces.open(spec))
   }
 
   get exited(): Promise<ScriptExit> {
@@ -143,7 +182,8 @@ export class FakeSandbox implements RunningSandbox {
     return this.#gone.promise
   }
 
-  start(script: ScriptSpec, sink: OutputSink): void {
+  /** Starts its script. */
+  begin(script: ScriptSpec, sink: OutputSink): void {
     this.#sink = sink
     const run = async () =>
       this.#behaviour({
@@ -190,7 +230,7 @@ export class FakeSandbox implements RunningSandbox {
     onOutput: (source: 'stdout' | 'stderr', bytes: Uint8Array) => Promise<void> | void,
     abort?: AbortSignal,
   ): Promise<ScriptExit & { timedOut: boolean }> {
-    if (this.destroyed > 0) throw new MagsError('sandbox_failed', 'the sandbox is gone')
+    this.#requireAwake('exec')
     const script: FakeScript = {
       script: request.command.at(-1) ?? '',
       environment: { ...request.environment, STDIN: await readText(request.stdin) },
@@ -209,19 +249,96 @@ export class FakeSandbox implements RunningSandbox {
     }
   }
 
+  start(request: ProgramRequest, onOutput: (source: 'stdout' | 'stderr', bytes: Uint8Array) => Promise<void> | void): RunningProgram {
+    this.#requireAwake('start')
+    return startFakeProgram(request, onOutput, this)
+  }
+
+  async connect(port: number): Promise<Duplex> {
+    this.#requireAwake('connect')
+    const serve = this.servers.get(port)
+    if (serve === undefined) throw new MagsError('not_listening', `nothing listens on port ${port} in the sandbox`)
+    const [ours, theirs] = duplexPair()
+    serve(theirs)
+    return ours
+  }
+
+  async sleep(): Promise<void> {
+    await this.#host.beforeSleep(this)
+    this.#requireThere()
+    if (this.state !== 'awake') return
+    this.state = 'asleep'
+    this.sleeps++
+  }
+
+  async wake(): Promise<void> {
+    await this.#host.beforeWake(this)
+    this.#requireThere()
+    if (this.state === 'awake') return
+    this.state = 'awake'
+    this.wakes++
+  }
+
+  async hibernate(): Promise<boolean> {
+    await this.#host.beforeHibernate(this)
+    this.#requireThere()
+    if (this.state === 'awake') throw new MagsError('internal', 'only a sleeping sandbox hibernates')
+    if (this.#host.hibernates) this.state = 'hibernated'
+    return this.#host.hibernates
+  }
+
+  async setEgress(policy: EgressPolicy): Promise<void> {
+    this.#requireThere()
+    this.egress = policy
+  }
+
+  get egressTotal(): Promise<number> {
+    return this.gone.then(() => this.egressBytes())
+  }
+
+  async egressBytes(): Promise<number> {
+    return this.sentBytes
+  }
+
+  watchRefused(listener: (refused: RefusedConnection) => void): () => void {
+    this.#refusedListeners.add(listener)
+    return () => this.#refusedListeners.delete(listener)
+  }
+
+  /** A connection of one of its programs was not allowed. */
+  refuse(refused: RefusedConnection): void {
+    for (const listener of this.#refusedListeners) listener(refused)
+  }
+
+  async fork(spec: SandboxSpec): Promise<{ readonly lease: SandboxLease; readonly withMemory: boolean }> {
+    this.#requireThere()
+    return { lease: this.#host.lease(spec, 0, this.files), withMemory: this.#host.forksMemory }
+  }
+
   async saveWorkspace({ final }: { readonly final: boolean }): Promise<WorkspaceSaved> {
-    if (this.#spec.workspace === undefined) throw new MagsError('internal', 'the sandbox has no workspace')
-    if (this.destroyed > 0) throw new MagsError('sandbox_failed', 'the sandbox is gone')
+    if (this.spec.workspace === undefined) throw new MagsError('internal', 'the sandbox has no workspace')
+    this.#requireThere()
+    this.#requireAwake('saveWorkspace')
     if (final) this.end({ kind: 'signalled', exitCode: 137 })
-    return await this.#workspaces.save(this.#spec.workspace, this.files)
+    return await this.#host.workspaces.save(this.spec.workspace, this.files)
   }
 
   async keepsUnsaved(): Promise<boolean> {
-    return this.#workspaces.keepsUnsaved
+    return this.#host.workspaces.keepsUnsaved
+  }
+
+  #requireThere(): void {
+    if (this.destroyed > 0) throw new MagsError('sandbox_failed', 'the sandbox is gone')
+  }
+
+  /** What the server must never ask of a sandbox that sleeps. */
+  #requireAwake(what: string): void {
+    this.#requireThere()
+    if (this.state !== 'awake') throw new MagsError('internal', `${what}: the sandbox sleeps`)
   }
 
   async destroy(): Promise<void> {
-    if (this.destroyed === 0 && this.#spec.workspace) this.#workspaces.leave(this.#spec.workspace, this.files)
+    if (this.destroyed === 0 && this.spec.workspace) this.#host.workspaces.leave(this.spec.workspace, this.files)
     this.destroyed++
     this.end({ kind: 'sandbox-lost', exitCode: 137 })
     this.#gone.resolve()

@@ -8,6 +8,7 @@ interface Wait {
 /** Waits that end when a test says so; chance is always one half. */
 export class FakeTimers implements Timers {
   readonly #waits = new Set<Wait>()
+  #now = 0
 
   /** How long each wait is that has not ended, shortest first. */
   get pending(): number[] {
@@ -34,6 +35,15 @@ export class FakeTimers implements Timers {
       abort?.addEventListener('abort', onAbort, { once: true })
       this.#waits.add(wait)
     })
+  }
+
+  now(): number {
+    return this.#now
+  }
+
+  /** Lets time pass; waits end by `end` only. */
+  pass(ms: number): void {
+    this.#now += ms
   }
 
   random(): number {

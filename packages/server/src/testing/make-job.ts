@@ -1,4 +1,4 @@
-import { type Job, newRequestId, newSubdomain, noTimings } from '../jobs/job.ts'
+import { type Job, neverSlept, newRequestId, newSubdomain, noTimings } from '../jobs/job.ts'
 import { timestamp } from '../state/timestamp.ts'
 
 /** A job that waits, for tests of the stores. */
@@ -41,6 +41,8 @@ export function makeJob(change: Partial<Job> = {}): Job {
     workspaceSyncedAt: null,
     workspaceSizeBytes: null,
     workspaceUploadedBytes: null,
+    egress: null,
+    ...neverSlept,
     ...change,
   }
 }

@@ -34,8 +34,10 @@ const tellAfterMs = 1000
  *     new ──enter──► entered ──watch──► watched ──finish──► finished ──leave──► left
  *                       └───────────────leave (no sandbox came of it)─────────────┘
  *
- * `watched`: saved every `syncIntervalMs` and on `sync`; after a failure sooner and then ever more seldom, until it works again. `pause` ends that for good and leaves everything as it is, for the next
- * process. One save at a time. That somebody has taken the workspace over is told through `onFenced`.
+ *     watched ◄──rest, wake──► resting ──release (the job goes on without a sandbox)──► entered
+ *
+ * `watched`: saved every `syncIntervalMs` and on `sync`; after a failure sooner and then ever more seldom, until it works again. `resting`: its sandbox sleeps, so there is nothing new to save. `pause` ends
+ * saving for good and leaves everything as it is, for the next process. One save at a time. That somebody has taken the workspace over is told through `onFenced`.
  */
 export class JobWorkspace {
   readonly workspaceId: string
@@ -45,6 +47,10 @@ export class JobWorkspace {
   readonly #log: JobLog
   readonly #onFenced: (words: string) => void
   readonly #endWatch = new AbortController()
+  /** Of the waits between saves; made anew with each stretch of them. */
+  #endLoop = new AbortController()
+  #resting = false
+  #lastSaved: WorkspaceSaved | undefined
   readonly #hurry = new AbortController()
   #running: RunningSandbox | undefined
   #endTurn: (() => void) | undefined
@@ -85,10 +91,48 @@ export class JobWorkspace {
     this.#endTurn = endTurn
   }
 
-  /** The sandbox has it now. */
-  watch(running: RunningSandbox): void {
+  /** The sandbox has it now; `asleep`: and sleeps. */
+  watch(running: RunningSandbox, { asleep = false } = {}): void {
     this.#running = running
-    void this.#watch()
+    this.#settled = false
+    this.#resting = asleep
+    if (!asleep) this.#startLoop()
+  }
+
+  /** Saves it, and nothing more until `wake`. Rejects as `RunningSandbox.saveWorkspace`. */
+  async rest(): Promise<void> {
+    await this.sync()
+    this.#resting = true
+    this.#endLoop.abort()
+    // One more may have begun meanwhile; those after it do nothing.
+    await this.#last
+  }
+
+  /** The sandbox runs on. */
+  wake(): void {
+    if (!this.#resting) return
+    this.#resting = false
+    if (this.#running !== undefined && !this.#endWatch.signal.aborted) this.#startLoop()
+  }
+
+  /** The last save of a sandbox that is to be given back while the job goes on; afterwards nothing runs in it. False when something of it would be lost, or somebody else has the workspace. */
+  async release(): Promise<boolean> {
+    try {
+      await this.#enqueue({ final: true, note: true })
+      this.#settled = true
+    } catch {
+      // What is kept on this machine is where the next sandbox goes on.
+      if (this.#fenced || !((await this.#running?.keepsUnsaved().catch(() => false)) ?? false)) return false
+    }
+    this.drop()
+    return true
+  }
+
+  /** Its sandbox is gone, or will be without another save, and the job goes on. */
+  drop(): void {
+    this.#endLoop.abort()
+    this.#running = undefined
+    this.#resting = true
   }
 
   /** Saves it now. Waits for a save under way, which may have missed the latest changes. Rejects as `RunningSandbox.saveWorkspace`. */
@@ -157,9 +201,13 @@ export class JobWorkspace {
     this.#deps.left.add(this.#storageId)
   }
 
-  async #watch(): Promise<void> {
+  #startLoop(): void {
+    this.#endLoop = new AbortController()
+    void this.#watch(AbortSignal.any([this.#endWatch.signal, this.#endLoop.signal]))
+  }
+
+  async #watch(signal: AbortSignal): Promise<void> {
     const { timers, syncIntervalMs } = this.#deps
-    const { signal } = this.#endWatch
     for (let failures = 0; ; ) {
       const waitMs = failures === 0 ? syncIntervalMs : backoffMs(failures, timers.random, backoff)
       try {
@@ -188,10 +236,12 @@ export class JobWorkspace {
   /** `note`: also when nothing had changed, to say until when everything is known to be saved. */
   async #save({ final, note }: { readonly final: boolean; readonly note: boolean }): Promise<WorkspaceSaved> {
     const { metrics } = this.#deps
+    if (this.#resting && !final && this.#lastSaved !== undefined) return { ...this.#lastSaved, changed: false }
     if (this.#running === undefined) throw new MagsError('job_not_running', 'the job has not started yet; try again once its status is running')
     const startedAt = performance.now()
     try {
       const saved = await this.#running.saveWorkspace({ final })
+      this.#lastSaved = saved
       metrics.saved(saved.changed, (performance.now() - startedAt) / 1000, uploadedBy(saved))
       if (saved.changed || note || this.#failing) await this.#noteSaved(saved, final)
       return saved

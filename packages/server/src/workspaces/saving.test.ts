@@ -15,7 +15,7 @@ const leftBackoffMs = 1500
 
 async function start(options: TestServerOptions = {}) {
   const timers = new FakeTimers()
-  const deps = { ...options.deps, timers, limits: { syncIntervalMs, saveWaitMs, stopSaveWaitMs, ...options.deps?.limits } }
+  const deps = { ...options.deps, timers, limits: { syncIntervalMs, saveWaitMs, stopSaveWaitMs, sleepCheckMs: 0, ...options.deps?.limits } }
   const mags = await startTestServer({ ...options, deps })
   return Object.assign(mags, { timers })
 }

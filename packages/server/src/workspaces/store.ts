@@ -124,6 +124,33 @@ export class WorkspaceStore {
     })
   }
 
+  /** A new fence for a job that holds the workspace and goes on in another sandbox; undefined when it does not hold it any more. */
+  renewFence(storageId: string, requestId: string): Promise<number | undefined> {
+    return this.#commits.write(async (transaction) => {
+      const row = await transaction
+        .updateTable('workspaces')
+        .set({ fence: sql<number>`fence + 1` })
+        .where('storage_id', '=', storageId)
+        .where('holder_request_id', '=', requestId)
+        .where('removed_at', 'is', null)
+        .returning('fence')
+        .executeTakeFirst()
+      if (row) await transaction.updateTable('jobs').set({ workspace_fence: row.fence }).where('request_id', '=', requestId).execute()
+      return row?.fence
+    })
+  }
+
+  /** By its subdomain: how its storage id begins. */
+  async bySubdomain(subdomain: string): Promise<Workspace | undefined> {
+    const row = await this.#database
+      .selectFrom('workspaces')
+      .selectAll()
+      .where(sql<boolean>`substr(storage_id, 1, 12) = ${subdomain}`)
+      .where('removed_at', 'is', null)
+      .executeTakeFirst()
+    return row && toWorkspace(row)
+  }
+
   /** All changes are saved, the last ones as this version. `requestId`: by this job, of which it is noted, too. */
   recordSaved(storageId: string, version: WorkspaceVersion, at: { now: string; requestId?: string; uploadedBytes?: number }): Promise<void> {
     return this.#commits.write(async (transaction) => {
@@ -193,7 +220,9 @@ export class WorkspaceStore {
         .where('holder_request_id', 'is', null)
         .where('removed_at', 'is', null)
         .executeTakeFirst()
-      return result.numUpdatedRows > 0n
+      if (result.numUpdatedRows === 0n) return false
+      await transaction.deleteFrom('access').where('owner', '=', `w:${storageId}`).execute()
+      return true
     })
   }
 

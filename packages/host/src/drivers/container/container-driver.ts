@@ -1,17 +1,21 @@
 import { mkdirSync, rmdirSync, rmSync } from 'node:fs'
 import { readdir, rm } from 'node:fs/promises'
-import { join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
+import { MagsError } from '@mags/protocol'
 import type { Logger } from 'pino'
 import { connectAgent } from '../../agent/connect-agent.ts'
 import type { AgentIdentity } from '../../agent/connection.ts'
 import type { CgroupTree } from '../../cgroups/cgroup-tree.ts'
+import type { Dialer } from '../../dialer/dialer-client.ts'
 import type { Image, ImageCatalogue } from '../../images/image-catalogue.ts'
 import type { MounterClient } from '../../mounter/mounter-client.ts'
 import type { SandboxNetwork } from '../../network/sandbox-network.ts'
 import { isAlive, type ProcessIdentity } from '../../recover/process-identity.ts'
 import { readRecord, readRecords, writeRecord } from '../../recover/record-file.ts'
+import { run } from '../../run.ts'
 import type { Sandbox, SandboxDriver, SandboxRoot, SandboxShape } from '../driver.ts'
 import { hostnameOf, newSandboxId } from '../sandbox-id.ts'
+import { copyDisk, repairDisk } from '../scratch-disk.ts'
 import { AdoptedRoot } from './adopted-root.ts'
 import { type ComposedRoot, ContainerRoot } from './container-root.ts'
 import { type ContainerRecord, ContainerSandbox, recordName } from './container-sandbox.ts'
@@ -30,6 +34,8 @@ export interface ContainerDriverDeps {
   /** What kind of wall this is and why, in words. */
   readonly detail: string
   readonly mounter: MounterClient
+  /** Makes connections into sandboxes; without it their agents do. */
+  readonly dialer?: Dialer
   readonly mounterBinary: string
   readonly cgroups: CgroupTree
   /** Parent of the sandboxes' groups, e.g. `/mags/3f2a91`. */
@@ -137,6 +143,8 @@ export class ContainerDriver implements SandboxDriver {
     const process = record?.process
     if (record === undefined || process === undefined || !(await isAlive(process))) return undefined
     const cgroup = `${this.#deps.cgroupParent}/${id}`
+    // It slept, or its root was held for a save: in either case its agent has to answer.
+    await this.#deps.cgroups.thaw(cgroup).catch(() => undefined)
     const agent = await connectAgent(join(dir, 'agent.sock'), { timeoutMs: createTimeoutMs }).catch((error: unknown) => {
       this.#deps.logger.warn({ err: error, sandbox: id }, 'a sandbox of the last run does not answer; it is freed')
       return undefined
@@ -158,12 +166,43 @@ export class ContainerDriver implements SandboxDriver {
       await root.release()
       await this.#deps.cgroups.remove(cgroup)
       await this.#free(record, dir)
+      const lent = record.root?.upperDisk
+      if (lent !== undefined && dirname(lent) === this.#deps.scratchDir) await rm(lent, { force: true })
       // Its slot was made by the last daemon and is not recycled but freed.
       for (const name of [`${record.slot}.img`, `${record.slot}.shifted`]) await rm(join(this.#deps.scratchDir, name), { recursive: true, force: true })
       if (network !== undefined) await this.#deps.network.free(network)
       this.#slots.forget(record.slot)
     }
-    return new ContainerSandbox(this.#deps, { record: { ...record, process }, dir, cgroup, agent, root, network, release })
+    return new ContainerSandbox(this.#deps, { record: { ...record, process, asleep: false }, dir, cgroup, agent, root, network, release })
+  }
+
+  async copyUpper(sandbox: Sandbox, file = join(this.#deps.scratchDir, `${newSandboxId()}.img`)): Promise<string> {
+    const { mounter, scratchDir, runDir, rootMode } = this.#deps
+    if (rootMode === 'shifted')
+      throw new MagsError(
+        'not_available',
+        'containers cannot be forked on this machine: its kernel cannot map the ids of an overlay\'s layers. Use isolation "vm"',
+      )
+    const dir = join(runDir, sandbox.id)
+    const record = await readRecord<ContainerRecord>(join(dir, recordName))
+    if (!(sandbox instanceof ContainerSandbox) || record === undefined) throw new MagsError('internal', 'this is no container of ours')
+    const { root } = record
+    if (root !== undefined && root.lowerDisks.length > 0)
+      throw new MagsError('not_available', 'a sandbox that started from a workspace without having it for itself cannot be forked')
+    const from = root?.upperDisk ?? join(scratchDir, `${record.ownDisk ? record.id : record.slot}.img`)
+    await sandbox.quiesce()
+    try {
+      // What its programs have written is in the page cache of its file system still; then all of it is in the file.
+      await run('sync', ['-f', `/proc/${mounter.pid}/root${await sandbox.layerDir()}`])
+      await copyDisk(from, file)
+    } catch (error) {
+      await rm(file, { force: true })
+      throw error
+    } finally {
+      await sandbox.resume()
+    }
+    await repairDisk(file)
+    return file
   }
 
   async sweep() {
@@ -174,7 +213,7 @@ export class ContainerDriver implements SandboxDriver {
     const kept = new Set<string>()
     for (const { name, dir, record } of await readRecords<ContainerRecord>(runDir, recordName)) {
       if (!this.#adopted.has(name)) await this.#free(record, dir)
-      else for (const file of [`${record.slot}`, name]) kept.add(file)
+      else for (const file of [`${record.slot}`, name, basename(record.root?.upperDisk ?? '', '.img')]) kept.add(file)
     }
     for (const name of await readdir(scratchDir).catch(() => [])) {
       if (!kept.has(name.replace(/\.(img|shifted)$/, ''))) await rm(join(scratchDir, name), { recursive: true, force: true })

@@ -3,6 +3,8 @@ import { MagsError } from '@mags/protocol'
 import type { Logger } from 'pino'
 import type { AgentConnection } from '../../agent/connection.ts'
 import type { CgroupTree } from '../../cgroups/cgroup-tree.ts'
+import type { Dialer } from '../../dialer/dialer-client.ts'
+import { SandboxConnections } from '../../dialer/sandbox-connections.ts'
 import type { LayerSession } from '../../layers/layer-session.ts'
 import { openHostLayer } from '../../layers/open-host-layer.ts'
 import type { MounterClient } from '../../mounter/mounter-client.ts'
@@ -22,6 +24,8 @@ export interface ContainerRecord {
   /** It has a disk of its own, named after it, because another size than the slots' was wanted. */
   readonly ownDisk: boolean
   readonly keep: boolean
+  /** It stands still on purpose, or is on its way there. */
+  readonly asleep?: boolean
   /** Other disks than its own scratch disk that its root is made of. */
   readonly root?: SandboxRoot
   /** It got that root by a swap: an upper layer on its scratch disk is not where the first was. */
@@ -31,6 +35,8 @@ export interface ContainerRecord {
 export const recordName = 'record.json'
 
 export interface ContainerSandboxDeps {
+  /** Makes connections into sandboxes; without it their agents do. */
+  readonly dialer?: Dialer
   readonly mounter: MounterClient
   readonly cgroups: CgroupTree
   readonly logger: Logger
@@ -70,7 +76,9 @@ export class ContainerSandbox implements Sandbox {
   #detached = false
   #frozen = false
   #quiesced = false
+  #reclaiming = new AbortController()
   readonly #sessions: LayerSession[] = []
+  readonly #connections: SandboxConnections
 
   constructor(deps: ContainerSandboxDeps, parts: ContainerSandboxParts) {
     this.#deps = deps
@@ -78,11 +86,29 @@ export class ContainerSandbox implements Sandbox {
     this.#record = parts.record
     this.agent = parts.agent
     this.died = this.#dead.promise
+    const address = parts.network?.address
+    this.#connections = new SandboxConnections({
+      agent: () => this.agent,
+      dialer: deps.dialer,
+      process: () => parts.record.process,
+      addresses: address === undefined ? undefined : ['127.0.0.1', address, '::1'],
+      agentSeesMore: false,
+    })
     parts.agent.closed.then((error) => this.#onAgentClosed(error))
   }
 
   get id() {
     return this.#record.id
+  }
+
+  /** What its root was given besides the image. */
+  get rootDisks(): SandboxRoot | undefined {
+    return this.#record.root
+  }
+
+  /** Where its upper layer lies, in the mounter's namespace. */
+  layerDir(): Promise<string> {
+    return this.#parts.root.layerDir()
   }
 
   get shape() {
@@ -128,17 +154,30 @@ export class ContainerSandbox implements Sandbox {
   }
 
   async freeze() {
+    if (this.#frozen) return
+    const { cgroups } = this.#deps
     this.#frozen = true
-    await this.#deps.cgroups.freeze(this.#parts.cgroup)
+    try {
+      await this.#saveRecord({ ...this.#record, asleep: true })
+      await cgroups.freeze(this.#parts.cgroup)
+    } catch (error) {
+      if (this.#destroying === undefined) await this.thaw()
+      throw new MagsError('sandbox_failed', `the sandbox cannot be put to sleep: ${(error as Error).message}`, { cause: error })
+    }
+    this.#reclaiming = new AbortController()
+    void cgroups.reclaim(this.#parts.cgroup, this.#reclaiming.signal)
   }
 
   async thaw() {
-    if (!this.#quiesced) await this.#deps.cgroups.thaw(this.#parts.cgroup)
+    if (!this.#frozen) return
+    this.#reclaiming.abort()
     this.#frozen = false
+    if (!this.#quiesced) await this.#deps.cgroups.thaw(this.#parts.cgroup)
+    await this.#saveRecord({ ...this.#record, asleep: false })
   }
 
   connect(port: number) {
-    return this.agent.dial(port)
+    return this.#connections.connect(port)
   }
 
   get network() {
@@ -183,6 +222,7 @@ export class ContainerSandbox implements Sandbox {
 
   async #halt() {
     this.agent.close()
+    this.#connections.close()
     const ended = this.#deps.mounter.kill(this.#parts.record.process, killTimeoutMs)
     await this.#letDie()
     await ended
@@ -193,6 +233,7 @@ export class ContainerSandbox implements Sandbox {
     // Their workers would keep its disks busy.
     for (const session of this.#sessions.splice(0)) session.close()
     await this.#letDie().catch(() => undefined)
+    this.#connections.close()
     // Should the mounter be gone, then removing the control group ends the processes; this is only the fast way.
     await this.#deps.mounter.kill(this.#parts.record.process, killTimeoutMs).catch(() => undefined)
     this.#dead.resolve(death)
@@ -201,6 +242,7 @@ export class ContainerSandbox implements Sandbox {
 
   /** What stands still cannot die in every layout of control groups. With its first process killed nothing goes on for long. */
   async #letDie() {
+    this.#reclaiming.abort()
     const stands = this.#frozen || this.#quiesced
     this.#frozen = this.#quiesced = false
     if (stands) await this.#deps.cgroups.thaw(this.#parts.cgroup)

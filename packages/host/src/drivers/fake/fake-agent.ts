@@ -11,6 +11,7 @@ import type {
   AgentOutput,
   AgentStats,
 } from '../../agent/connection.ts'
+import { notListening } from '../../agent/request-error.ts'
 import { fakeFileWork } from './fake-file-work.ts'
 import type { FakeMachine } from './fake-machine.ts'
 import type { FakeProcess } from './fake-process.ts'
@@ -27,6 +28,7 @@ export class FakeAgent implements AgentConnection {
   /** What `identity` was called with, in order. */
   readonly identities: AgentIdentity[] = []
   readonly #machine: FakeMachine
+  readonly #dials = new Set<Duplex>()
   readonly #closing = Promise.withResolvers<Error | undefined>()
   /** Rejects when the connection ends; raced against whatever waits. */
   readonly #lost: Promise<never>
@@ -63,9 +65,12 @@ export class FakeAgent implements AgentConnection {
   dial(port: number): Promise<Duplex> {
     return this.#answer(() => {
       const serve = this.#machine.ports[port]
-      if (serve === undefined) throw new MagsError('not_found', `port ${port} of the sandbox: connection refused (ECONNREFUSED)`, { details: { errno: 111 } })
+      if (serve === undefined) throw notListening(port)
       const [ours, theirs] = duplexPair()
       serve(theirs)
+      ours.on('error', () => undefined)
+      ours.once('close', () => this.#dials.delete(ours))
+      this.#dials.add(ours)
       return ours
     })
   }
@@ -131,6 +136,7 @@ export class FakeAgent implements AgentConnection {
     if (this.#over) return
     this.#over = error
     for (const process of this.#machine.processes.values()) process.abandon()
+    for (const dial of this.#dials) dial.destroy(error)
     this.#closing.resolve(byUs ? undefined : error)
   }
 

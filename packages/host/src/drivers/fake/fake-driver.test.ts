@@ -53,6 +53,9 @@ const suite: FakePrograms = {
   [conformancePrograms.ticker]: async (process) => {
     for (let i = 1; ; i++) await process.write('stdout', `${i}\n`)
   },
+  [conformancePrograms.counter]: async (process) => {
+    for (let i = 0; ; i++) await process.write('stdout', `${i}\n`)
+  },
   [conformancePrograms.countTo20000]: async (process) => {
     for (let i = 1; i <= 20_000; i += 100) await process.write('stdout', Array.from({ length: 100 }, (_, index) => `${i + index}\n`).join(''))
     return 4

@@ -96,6 +96,7 @@ export class FakeDriver implements SandboxDriver {
     const machine = this.#world.machines.get(id)
     if (!machine) return undefined
     this.#adopted.add(id)
+    if (!machine.hibernated) machine.thaw()
     return new FakeSandbox(machine, this.isolation, this.#world)
   }
 

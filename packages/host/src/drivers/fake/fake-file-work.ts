@@ -29,9 +29,12 @@ async function work(request: AgentFileRequest, process: FakeProcess) {
   } else if (request.op === 'write') {
     const bytes = joinPieces(await readToEnd(process))
     files.write(request.path, bytes, { mode: request.mode ?? 0o644, offset: 0, truncate: true, parents: true })
-  } else files.remove(request.path, { recursive: request.recursive })
+  } else if (request.op === 'sftp') throw new MagsError('not_available', 'SFTP in a machine without a kernel', { details: { errno: notImplemented } })
+  else files.remove(request.path, { recursive: request.recursive })
 }
 
+/** ENOSYS. */
+const notImplemented = 38
 const pieceBytes = 64 << 10
 
 async function readToEnd(process: FakeProcess): Promise<Buffer> {

@@ -21,6 +21,8 @@ export type FakePorts = Readonly<Record<number, (socket: Duplex) => void>>
 /** The computer: its machines outlive drivers. Give one to two drivers to play two daemons, one after the other. */
 export class FakeWorld {
   readonly machines = new Map<string, FakeMachine>()
+  /** Whether there is room for the memory of machines. */
+  hibernates = true
   readonly #disks = new Map<string, FakeFiles>()
   #count = 0
 
@@ -54,6 +56,7 @@ export class FakeMachine {
   hostname = 'warm'
   attached = false
   kept = false
+  hibernated = false
   outOfMemory = false
   nextChannel = 1
   readonly #programs: FakePrograms

@@ -11,10 +11,12 @@ export class FakeSandbox implements Sandbox {
   readonly id: string
   readonly shape: SandboxShape
   readonly isolation: Isolation
-  readonly agent: FakeAgent
   readonly died: Promise<SandboxDeath>
   readonly #machine: FakeMachine
   readonly #world: FakeWorld
+  #agent: FakeAgent
+  /** As a virtual machine's: the connection goes, what runs inside stays. */
+  readonly hibernate?: () => Promise<void>
 
   constructor(machine: FakeMachine, isolation: Isolation, world: FakeWorld) {
     this.#machine = machine
@@ -22,8 +24,23 @@ export class FakeSandbox implements Sandbox {
     this.id = machine.id
     this.shape = machine.shape
     this.isolation = isolation
-    this.agent = new FakeAgent(machine)
     this.died = machine.died.then((reason) => ({ reason }))
+    this.#agent = new FakeAgent(machine)
+    if (machine.hibernated) this.#agent.close()
+    if (isolation === 'container') return
+    this.hibernate = async () => {
+      if (!world.hibernates) throw new MagsError('sandbox_failed', 'the disk is full')
+      machine.hibernated = true
+      this.#agent.close()
+    }
+  }
+
+  get agent() {
+    return this.#agent
+  }
+
+  get hibernated() {
+    return this.#machine.hibernated
   }
 
   async attach(_shape: SandboxShape, root?: SandboxRoot): Promise<void> {
@@ -70,6 +87,10 @@ export class FakeSandbox implements Sandbox {
   }
 
   async thaw(): Promise<void> {
+    if (this.#machine.hibernated) {
+      this.#machine.hibernated = false
+      this.#agent = new FakeAgent(this.#machine)
+    }
     this.#machine.thaw()
   }
 
@@ -91,6 +112,6 @@ export class FakeSandbox implements Sandbox {
 
   async destroy(): Promise<void> {
     this.#machine.die('destroyed')
-    this.agent.close()
+    this.#agent.close()
   }
 }

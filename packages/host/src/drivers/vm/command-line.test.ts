@@ -31,6 +31,16 @@ describe('qemuArguments', () => {
     expect(values(qemuArguments({ ...config, ramShared: true }), '-object')[0]).toContain('share=on')
   })
 
+  it('gives a machine that was saved with its memory memory of its own, and its disk from the start', () => {
+    const { ramPath: _, ...saved } = config
+    const args = qemuArguments({ ...saved, diskPath: '/vms/a,b/disk.raw', incoming: true })
+    expect(values(args, '-object')).toEqual(['memory-backend-ram,id=ram,size=512M'])
+    expect(values(args, '-blockdev')).toContain('driver=file,node-name=disk,filename=/vms/a,,b/disk.raw,discard=unmap')
+    expect(values(args, '-blockdev')).toContain('driver=raw,node-name=workspace,file=disk,discard=unmap')
+    // The devices are the same, in the same order.
+    expect(values(args, '-device')).toEqual(values(qemuArguments(config), '-device'))
+  })
+
   it('drops root, changes the root folder and filters system calls', () => {
     const args = qemuArguments(config)
     expect(values(args, '-runas')).toEqual(['1879048192:1879048192'])

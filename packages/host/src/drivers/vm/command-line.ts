@@ -5,8 +5,8 @@ export interface MachineConfig {
   readonly accelerator: 'kvm' | 'tcg'
   readonly vcpus: number
   readonly memoryMb: number
-  /** File or memfd that is the guest's RAM. */
-  readonly ramPath: string
+  /** File or memfd that is the guest's RAM; absent: memory of its own, for a machine whose saved state has its RAM in it. */
+  readonly ramPath?: string
   /** True only while the template is made: clones keep what they change to themselves. */
   readonly ramShared: boolean
   readonly kernelPath: string
@@ -15,6 +15,8 @@ export interface MachineConfig {
   readonly rootPath?: string
   /** What the guest sees before a workspace is swapped in. */
   readonly placeholderBytes: number
+  /** Image of its disk, instead of the placeholder. */
+  readonly diskPath?: string
   /** QEMU changes its root to this folder; its two sockets are in it. */
   readonly directory: string
   readonly qmpPath: string
@@ -54,7 +56,7 @@ export function qemuArguments(config: MachineConfig): string[] {
     ...accelerator(config),
     ...['-smp', `${config.vcpus}`],
     ...['-m', `${config.memoryMb}`],
-    ...['-object', `memory-backend-file,id=ram,size=${config.memoryMb}M,mem-path=${optionValue(config.ramPath)},share=${config.ramShared ? 'on' : 'off'}`],
+    ...['-object', memory(config)],
     ...['-nodefaults', '-no-user-config', '-display', 'none'],
     // A ring, because a guest may write to its console without end; a guest that resets stays there so that its last words can be read.
     ...['-chardev', `ringbuf,id=${consoleId},size=${consoleBytes}`, '-serial', `chardev:${consoleId}`],
@@ -66,7 +68,7 @@ export function qemuArguments(config: MachineConfig): string[] {
     ...['-device', 'virtserialport,chardev=agent,name=agent'],
     ...rootDisk(config),
     ...['-blockdev', `driver=null-co,node-name=${placeholderNode},size=${config.placeholderBytes},read-zeroes=on`],
-    ...['-blockdev', `driver=raw,node-name=${workspaceNode},file=${placeholderNode}`],
+    ...workspaceDisk(config),
     // A host that is out of disk gives the guest an error; by default QEMU would stop the machine.
     ...['-device', `virtio-blk-device,drive=${workspaceNode},serial=${workspaceSerial},id=${workspaceSerial},werror=report,rerror=report`],
     ...['-netdev', config.tapName === undefined ? 'hubport,id=net,hubid=0' : `tap,id=net,ifname=${optionValue(config.tapName)},script=no,downscript=no`],
@@ -80,6 +82,19 @@ function accelerator(config: MachineConfig): string[] {
   if (config.accelerator === 'kvm') return ['-accel', 'kvm', '-cpu', 'host']
   // +arat lets an idle guest sleep (0.2 % of a core instead of 2–4); a translation cache of 32 MB costs nothing and saves 50.
   return ['-accel', 'tcg,tb-size=64', '-cpu', 'qemu64,+rdrand,+arat']
+}
+
+function memory({ memoryMb, ramPath, ramShared }: MachineConfig): string {
+  if (ramPath === undefined) return `memory-backend-ram,id=ram,size=${memoryMb}M`
+  return `memory-backend-file,id=ram,size=${memoryMb}M,mem-path=${optionValue(ramPath)},share=${ramShared ? 'on' : 'off'}`
+}
+
+function workspaceDisk({ diskPath }: MachineConfig): string[] {
+  if (diskPath === undefined) return ['-blockdev', `driver=raw,node-name=${workspaceNode},file=${placeholderNode}`]
+  return [
+    ...['-blockdev', `driver=file,node-name=disk,filename=${optionValue(diskPath)},discard=unmap`],
+    ...['-blockdev', `driver=raw,node-name=${workspaceNode},file=disk,discard=unmap`],
+  ]
 }
 
 function rootDisk(config: MachineConfig): string[] {

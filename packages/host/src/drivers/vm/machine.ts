@@ -1,11 +1,13 @@
 import type { ChildProcess } from 'node:child_process'
-import { open } from 'node:fs/promises'
+import { open, readdir } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { MagsError } from '@mags/protocol'
 import { identifyProcess, isAlive, type ProcessIdentity } from '../../recover/process-identity.ts'
 import { startResident } from '../../run.ts'
 import { consoleBytes, consoleId, type MachineConfig, qemuArguments } from './command-line.ts'
 import { connectQmp, type QmpConnection, type QmpEvent } from './qmp.ts'
+
+const threadsTimeoutMs = 5_000
 
 export const qemuProgram = 'qemu-system-x86_64'
 
@@ -85,7 +87,9 @@ export async function startMachine(options: StartMachineOptions): Promise<Machin
     return new Machine(process, qmp, ended, halted.promise)
   } catch (error) {
     await killProcess(process)
-    throw error
+    // One that ended at once could not be given its limits; why it ended says more.
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+    throw new MagsError('sandbox_failed', `a virtual machine could not be started: ${await ended}`, { cause: error })
   }
 }
 
@@ -95,8 +99,7 @@ export async function adoptMachine(process: ProcessIdentity, qmpPath: string, ti
   const halted = Promise.withResolvers<QmpEvent>()
   const qmp = await connectQmp(qmpPath, { timeoutMs, onEvent: onHalt(halted.resolve) }).catch(() => undefined)
   if (qmp === undefined) return undefined
-  const status = (await qmp.execute('query-status').catch(() => undefined)) as { status?: string } | undefined
-  if (status?.status !== 'running' && status?.status !== 'paused') {
+  if (!(await canGoOn(qmp, timeoutMs))) {
     qmp.close()
     return undefined
   }
@@ -107,16 +110,35 @@ export async function adoptMachine(process: ProcessIdentity, qmpPath: string, ti
   return new Machine(process, qmp, ended, halted.promise)
 }
 
+/** Whether its guest runs or is stopped. One whose state was just being saved as the last daemon ended gives that up by itself, for want of who takes it. */
+async function canGoOn(qmp: QmpConnection, timeoutMs: number): Promise<boolean> {
+  const deadline = performance.now() + timeoutMs
+  for (;;) {
+    const answer = (await qmp.execute('query-status').catch(() => undefined)) as { status?: string } | undefined
+    if (answer?.status !== 'finish-migrate') return ['running', 'paused', 'postmigrate'].includes(answer?.status ?? '')
+    if (performance.now() > deadline) return false
+    await delay(5)
+  }
+}
+
 /** SIGKILL to that very process, waiting until it is gone. */
 export async function killProcess(target: ProcessIdentity): Promise<void> {
   for (let wait = 1; await isAlive(target); wait = Math.min(wait * 2, 50)) {
     try {
       process.kill(target.pid, 'SIGKILL')
     } catch {
-      return
+      break
     }
     await delay(wait)
   }
+  // Its first thread may be gone before the others are, and they have its tap and disk open still.
+  const deadline = performance.now() + threadsTimeoutMs
+  while ((await threadsOf(target)) > 1 && performance.now() < deadline) await delay(1)
+}
+
+/** How many it has, its first one included, which stays as a zombie until all others are gone. */
+async function threadsOf({ pid }: ProcessIdentity): Promise<number> {
+  return (await readdir(`/proc/${pid}/task`).catch(() => [])).length
 }
 
 /** Few enough of them for an error message. */

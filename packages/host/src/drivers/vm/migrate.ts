@@ -8,36 +8,58 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { MagsError } from '@mags/protocol'
 import type { QmpConnection } from './qmp.ts'
 
-/** RAM is a file of its own and stays out of the stream, which then holds the devices only (about 70 KB). */
-const capabilities = { capabilities: [{ capability: 'x-ignore-shared', state: true }] }
+/** Where RAM is a file of its own that others share, it stays out of the stream, which then holds the devices only (about 70 KB). */
+const capabilities = (memory: boolean) => ({ capabilities: [{ capability: 'x-ignore-shared', state: !memory }] })
+/** QEMU holds itself back by default, out of regard for a network. */
+const bandwidthBytesPerSecond = 2 ** 40
+
+export interface SaveStateOptions {
+  /** In the folder QEMU has as its root. */
+  readonly socketPath: string
+  readonly uid: number
+  readonly file: string
+  /** RAM is to be in the file, too, without pages that are all zero. */
+  readonly memory: boolean
+  readonly timeoutMs: number
+}
 
 /**
- * Saves the state of a stopped machine's devices to a file. QEMU may neither execute a program nor write to its folder, so it connects to a socket of ours there.
- *
- * @param socketPath in the folder QEMU has as its root
+ * Saves the state of a stopped machine to a file. QEMU may neither execute a program nor write to its folder, so it connects to a socket of ours there. Whether it succeeds or rejects, the machine is
+ * stopped as before, and may go on.
  */
-export async function saveState(qmp: QmpConnection, options: { socketPath: string; uid: number; file: string; timeoutMs: number }): Promise<void> {
-  const { socketPath, uid, file, timeoutMs } = options
+export async function saveState(qmp: QmpConnection, options: SaveStateOptions): Promise<void> {
+  const { socketPath, uid, file, memory, timeoutMs } = options
   await using undo = new AsyncDisposableStack()
   const server = createServer()
   undo.defer(() => void server.close())
   undo.defer(() => rm(socketPath, { force: true }))
+  // A daemon that ended in the middle of this has left one.
+  await rm(socketPath, { force: true })
   server.listen(socketPath)
   await once(server, 'listening')
   await chown(socketPath, uid, uid)
   const accepted = once(server, 'connection') as Promise<[Socket]>
-  await qmp.execute('migrate-set-capabilities', capabilities)
+  await qmp.execute('migrate-set-capabilities', capabilities(memory))
+  await qmp.execute('migrate-set-parameters', { 'max-bandwidth': bandwidthBytesPerSecond })
   await qmp.execute('migrate', { uri: `unix:/${basename(socketPath)}` })
-  const [socket] = await withDeadline(accepted, timeoutMs)
-  undo.defer(() => void socket.destroy())
-  await withDeadline(pipeline(socket, createWriteStream(file, { mode: 0o600 })), timeoutMs)
-  await migrationEnd(qmp, timeoutMs)
+  try {
+    const [socket] = await withDeadline(qmp, accepted, timeoutMs)
+    undo.defer(() => void socket.destroy())
+    await withDeadline(qmp, pipeline(socket, createWriteStream(file, { mode: 0o600, highWaterMark: 1 << 20 })), timeoutMs)
+    await migrationEnd(qmp, timeoutMs)
+  } catch (error) {
+    // Only once QEMU has given it up, too, the machine can go on.
+    await qmp.execute('migrate_cancel').catch(() => undefined)
+    await migrationEnd(qmp, timeoutMs).catch(() => undefined)
+    throw error
+  }
 }
 
 /** Loads what `saveState` wrote, from a descriptor QEMU inherited. The machine is then as it was: stopped. */
-export async function loadState(qmp: QmpConnection, fd: number, timeoutMs: number): Promise<void> {
+export async function loadState(qmp: QmpConnection, options: { readonly fd: number; readonly memory: boolean; readonly timeoutMs: number }): Promise<void> {
+  const { fd, memory, timeoutMs } = options
   await Promise.all([
-    qmp.execute('migrate-set-capabilities', capabilities),
+    qmp.execute('migrate-set-capabilities', capabilities(memory)),
     // Otherwise each clone would claim the template's address on the network.
     qmp.execute('migrate-set-parameters', { 'announce-rounds': 0 }),
     qmp.execute('migrate-incoming', { uri: `fd:${fd}` }),
@@ -59,9 +81,12 @@ async function migrationEnd(qmp: QmpConnection, timeoutMs: number): Promise<void
   }
 }
 
-function withDeadline<T>(work: Promise<T>, timeoutMs: number): Promise<T> {
+/** Waits no longer than QEMU lives. */
+function withDeadline<T>(qmp: QmpConnection, work: Promise<T>, timeoutMs: number): Promise<T> {
   const { promise, reject } = Promise.withResolvers<never>()
   const timer = setTimeout(() => reject(new MagsError('sandbox_failed', `QEMU did not hand over its state within ${timeoutMs} ms`)), timeoutMs)
+  qmp.closed.then(() => reject(new MagsError('sandbox_failed', 'QEMU ended before it had handed over its state')))
+  promise.catch(() => undefined)
   work.catch(() => undefined)
   return Promise.race([work, promise]).finally(() => clearTimeout(timer))
 }

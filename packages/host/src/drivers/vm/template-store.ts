@@ -139,7 +139,7 @@ export class TemplateStore {
     await slot.swapOut()
     guest.agent.close()
     await guest.machine.qmp.execute('stop')
-    await saveState(guest.machine.qmp, { socketPath: join(directory, 'state.sock'), uid, file: join(draft, 'state'), timeoutMs: bootTimeoutMs })
+    await saveState(guest.machine.qmp, { socketPath: join(directory, 'state.sock'), uid, file: join(draft, 'state'), memory: false, timeoutMs: bootTimeoutMs })
     await guest.machine.kill()
     await writeFile(
       join(draft, 'template.json'),

@@ -1,25 +1,31 @@
+import { existsSync } from 'node:fs'
 import { chown, mkdir, open, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { MagsError } from '@mags/protocol'
 import type { Logger } from 'pino'
+import { noAgent } from '../../agent/no-agent.ts'
 import type { CgroupTree } from '../../cgroups/cgroup-tree.ts'
+import type { Dialer } from '../../dialer/dialer-client.ts'
 import type { Image } from '../../images/image-catalogue.ts'
+import type { ProcessIdentity } from '../../recover/process-identity.ts'
 import { readRecord, writeRecord } from '../../recover/record-file.ts'
 import type { Sandbox, SandboxDriver, SandboxShape } from '../driver.ts'
 import { hostnameOf, newSandboxId } from '../sandbox-id.ts'
 import { type Accelerator, probeAccelerator } from './accelerator.ts'
 import { connectAgentOf, type GuestParts } from './boot-guest.ts'
 import { findMachines } from './find-machines.ts'
+import { freshState, networkOf, rootFiles } from './guest-identity.ts'
 import { readGuestParts } from './guest-parts.ts'
 import { adoptMachine, killProcess, type Machine, startMachine } from './machine.ts'
 import { loadState } from './migrate.ts'
 import type { RamSealer } from './ram-sealer.ts'
+import { saveMachine, startSavedMachine, transferTimeoutMs } from './saved-machine.ts'
 import { type TemplateParts, TemplateStore } from './template-store.ts'
-import { recordName, type VmRecord } from './vm-record.ts'
-import { firstDiskName, freshState, networkOf, rootFiles, VmSandbox } from './vm-sandbox.ts'
+import { memoryName, recordName, type VmRecord } from './vm-record.ts'
+import { firstDiskName, VmSandbox, type VmSandboxParts, workspaceDiskName } from './vm-sandbox.ts'
 import { bootUid, type TapSource, type VmSlot, VmSlots } from './vm-slots.ts'
 import { rehearse } from './warm-up.ts'
-import { DiskSlot, makeWorkspaceDisk } from './workspace-disk.ts'
+import { DiskSlot, lendDisk, makeWorkspaceDisk } from './workspace-disk.ts'
 
 export interface VmDriverDeps {
   /** `<system>/kernels/current`: vmlinux and modules/. */
@@ -37,6 +43,8 @@ export interface VmDriverDeps {
   readonly sealer?: RamSealer
   /** Without it machines have a card without a wire: for tests. */
   readonly taps?: TapSource
+  /** Makes connections into machines; without it their agents do. */
+  readonly dialer?: Dialer
   readonly cgroups?: Pick<CgroupTree, 'create' | 'add' | 'oomKills' | 'remove' | 'children'>
   /** Parent of the machines' groups, e.g. `/mags/3f2a91/vm`. */
   readonly cgroupParent?: string
@@ -111,18 +119,10 @@ export class VmDriver implements SandboxDriver {
   }
 
   async #restore(shape: SandboxShape, parts: TemplateParts): Promise<Sandbox> {
-    const { vmDir, taps } = this.#deps
+    const { taps } = this.#deps
     await using undo = new AsyncDisposableStack()
-    const id = newSandboxId()
-    this.#ours.add(id)
-    undo.defer(() => void this.#ours.delete(id))
-    const slot = await this.#slots.take()
-    undo.defer(() => this.#slots.giveBack(slot))
-    const directory = join(vmDir, id)
-    await mkdir(directory, { mode: 0o710 })
-    undo.defer(() => rm(directory, { recursive: true, force: true }))
-    await chown(directory, 0, slot.uid)
-    const draft: VmRecord = { id, slot: slot.index, shape, attached: false, keep: false }
+    const { id, slot, directory } = await this.#claim(undo)
+    const draft: VmRecord = { id, slot: slot.index, shape, attached: false, keep: false, imageFile: parts.imageFile, disk: firstDiskName }
     await writeRecord(join(directory, recordName), draft)
     await this.#createCgroup(id, shape)
     undo.defer(() => this.#removeCgroup(id))
@@ -140,36 +140,17 @@ export class VmDriver implements SandboxDriver {
     await rehearse(agent, disk, { ...freshState(), ...rootFiles(hostnameOf(id), slot.tap, taps?.resolver) })
     await machine.qmp.execute('stop')
     const lent = undo.move()
-    return this.#sandbox({ record, directory, slot, machine, agent, disk: diskSlot, release: () => lent.disposeAsync() }, taps?.resolver)
+    return this.#sandbox({ record, directory, slot, machine, agent, disk: diskSlot, release: () => lent.disposeAsync() })
   }
 
   /** QEMU with the template's memory and devices, and its guest running. */
   async #startClone(draft: VmRecord, parts: TemplateParts, slot: VmSlot, directory: string): Promise<{ machine: Machine; record: VmRecord }> {
     const { taps } = this.#deps
-    const { guest } = parts
     const template = await this.#templates.get(parts)
     await using state = await open(template.stateFile, 'r')
     let record = draft
     const machine = await startMachine({
-      config: {
-        name: `mags-${draft.id}`,
-        accelerator: guest.accelerator,
-        vcpus: parts.vcpus,
-        memoryMb: parts.memoryMb,
-        ramPath: template.ramPath,
-        ramShared: false,
-        kernelPath: guest.kernelPath,
-        initramfsPath: guest.initramfs.path,
-        rootPath: parts.imageFile,
-        placeholderBytes: guest.placeholderGb * 2 ** 30,
-        directory,
-        qmpPath: join(directory, 'qmp'),
-        agentPath: join(directory, 'agent.sock'),
-        uid: slot.uid,
-        ...(slot.tap === undefined ? {} : { tapName: slot.tap.tapName }),
-        incoming: true,
-        tscKhz: guest.tscKhz,
-      },
+      config: { ...this.#config(draft, slot, directory), ramPath: template.ramPath, ramShared: false, incoming: true },
       ...(taps === undefined ? {} : { netnsPath: taps.routerNetnsPath }),
       fds: [state.fd],
       logFile: join(directory, 'qemu.log'),
@@ -180,7 +161,7 @@ export class VmDriver implements SandboxDriver {
       },
     })
     try {
-      await loadState(machine.qmp, 3, this.#timeoutMs)
+      await loadState(machine.qmp, { fd: 3, memory: false, timeoutMs: this.#timeoutMs })
       await machine.qmp.execute('cont')
       return { machine, record }
     } catch (error) {
@@ -192,12 +173,51 @@ export class VmDriver implements SandboxDriver {
     }
   }
 
+  /** What all machines are started with; the rest is where their memory comes from. */
+  #config(record: VmRecord, slot: VmSlot, directory: string) {
+    const guest = this.#guest
+    return {
+      name: `mags-${record.id}`,
+      accelerator: guest.accelerator,
+      vcpus: record.shape.vcpus,
+      memoryMb: record.shape.memoryMb,
+      kernelPath: guest.kernelPath,
+      initramfsPath: guest.initramfs.path,
+      rootPath: record.imageFile ?? this.#deps.images.get(record.shape.image).erofsFile,
+      placeholderBytes: guest.placeholderGb * 2 ** 30,
+      directory,
+      qmpPath: join(directory, 'qmp'),
+      agentPath: join(directory, 'agent.sock'),
+      uid: slot.uid,
+      ...(slot.tap === undefined ? {} : { tapName: slot.tap.tapName }),
+      tscKhz: guest.tscKhz,
+    } as const
+  }
+
+  /** QEMU with what a hibernated machine has saved; stopped. */
+  async #startSaved(record: VmRecord, slot: VmSlot, directory: string, onProcess: (process: ProcessIdentity) => Promise<void>): Promise<Machine> {
+    const { taps, cgroups } = this.#deps
+    const diskPath = join(directory, record.disk ?? firstDiskName)
+    await this.#createCgroup(record.id, record.shape)
+    return await startSavedMachine(
+      { ...this.#config(record, slot, directory), diskPath },
+      {
+        ...(taps === undefined ? {} : { netnsPath: taps.routerNetnsPath }),
+        logFile: join(directory, 'qemu.log'),
+        timeoutMs: transferTimeoutMs(record.shape.memoryMb, this.#timeoutMs),
+        onProcess: async (process) => {
+          await Promise.all([onProcess(process), cgroups?.add(this.#cgroupOf(record.id), process.pid)])
+        },
+      },
+    )
+  }
+
   async adopt(id: string): Promise<Sandbox | undefined> {
     // Ids come from the database; a path from nowhere else.
     if (!/^[0-9a-f]{12}$/.test(id) || this.#ours.has(id)) return undefined
     const directory = join(this.#deps.vmDir, id)
     const record = await readRecord<VmRecord>(join(directory, recordName))
-    if (record?.process === undefined || !record.attached) return undefined
+    if (record === undefined || !record.attached || (record.process === undefined && !record.hibernated)) return undefined
     await using undo = new AsyncDisposableStack()
     this.#ours.add(id)
     undo.defer(() => void this.#ours.delete(id))
@@ -205,6 +225,14 @@ export class VmDriver implements SandboxDriver {
     if (slot !== undefined) undo.defer(() => this.#slots.giveBack(slot))
     undo.defer(() => this.#free(id, directory))
     const { process } = record
+    // Whatever of it runs is on its way out, or on its way back and not there yet.
+    if (record.hibernated) for (const machine of await findMachines(this.#deps.vmDir)) if (machine.folder === id) await killProcess(machine.process)
+    if (record.hibernated && process !== undefined) await killProcess(process)
+    if (record.hibernated && slot !== undefined && existsSync(join(directory, memoryName))) {
+      const lent = undo.move()
+      return this.#sandbox({ record, directory, slot, machine: undefined, agent: noAgent(), release: () => lent.disposeAsync() })
+    }
+    if (process === undefined) return undefined
     undo.defer(() => killProcess(process))
     const machine = await adoptMachine(process, join(directory, 'qmp'), this.#timeoutMs)
     if (machine === undefined || slot === undefined) return undefined
@@ -214,13 +242,52 @@ export class VmDriver implements SandboxDriver {
       await machine.qmp.execute('cont')
       const agent = await connectAgentOf(machine, join(directory, 'agent.sock'), this.#timeoutMs)
       undo.defer(() => agent.close())
-      await agent.identity(freshState())
+      // The last daemon may have ended in the middle of a save.
+      await Promise.all([agent.identity(freshState()), agent.thawDisk().catch(() => undefined)])
       const lent = undo.move()
-      return this.#sandbox({ record, directory, slot, machine, agent, release: () => lent.disposeAsync() }, this.#deps.taps?.resolver)
+      return this.#sandbox({ record: { ...record, asleep: false }, directory, slot, machine, agent, release: () => lent.disposeAsync() })
     } catch (error) {
       this.#deps.logger.warn({ err: error, sandbox: id }, 'a virtual machine of the last run does not answer; it is freed')
       return undefined
     }
+  }
+
+  async fork(source: Sandbox, disk?: string): Promise<Sandbox> {
+    if (!(source instanceof VmSandbox)) throw new MagsError('internal', 'this is no virtual machine of ours')
+    await using undo = new AsyncDisposableStack()
+    const { id, slot, directory } = await this.#claim(undo)
+    const diskFile = disk ?? join(directory, firstDiskName)
+    const record: VmRecord = {
+      id,
+      slot: slot.index,
+      shape: source.shape,
+      attached: false,
+      keep: false,
+      imageFile: source.imageFile,
+      disk: disk === undefined ? firstDiskName : workspaceDiskName,
+      hibernated: true,
+    }
+    await writeRecord(join(directory, recordName), record)
+    undo.defer(() => this.#removeCgroup(id))
+    await source.copyTo({ directory, diskFile })
+    if (disk === undefined) await chown(diskFile, slot.uid, slot.uid)
+    else await lendDisk(disk, join(directory, workspaceDiskName), slot.uid)
+    const lent = undo.move()
+    return this.#sandbox({ record, directory, slot, machine: undefined, agent: noAgent(), release: () => lent.disposeAsync() })
+  }
+
+  /** An id with its folder, and a slot. */
+  async #claim(undo: AsyncDisposableStack): Promise<{ id: string; slot: VmSlot; directory: string }> {
+    const id = newSandboxId()
+    this.#ours.add(id)
+    undo.defer(() => void this.#ours.delete(id))
+    const slot = await this.#slots.take()
+    undo.defer(() => this.#slots.giveBack(slot))
+    const directory = join(this.#deps.vmDir, id)
+    await mkdir(directory, { mode: 0o710 })
+    undo.defer(() => rm(directory, { recursive: true, force: true }))
+    await chown(directory, 0, slot.uid)
+    return { id, slot, directory }
   }
 
   async sweep() {
@@ -240,21 +307,24 @@ export class VmDriver implements SandboxDriver {
     await this.#templates.close()
   }
 
-  #sandbox(
-    parts: {
-      record: VmRecord
-      directory: string
-      slot: VmSlot
-      machine: Machine
-      agent: Parameters<typeof rehearse>[0]
-      disk?: DiskSlot
-      release: () => Promise<void>
-    },
-    resolver: string | undefined,
-  ): Sandbox {
+  #sandbox(parts: Pick<VmSandboxParts, 'record' | 'directory' | 'machine' | 'agent' | 'disk' | 'release'> & { readonly slot: VmSlot }): VmSandbox {
     const { slot, ...rest } = parts
-    const ranOutOfMemory = async () => ((await this.#deps.cgroups?.oomKills(this.#cgroupOf(parts.record.id))) ?? 0) > 0
-    return new VmSandbox({ ...rest, isolation: this.isolation, uid: slot.uid, tap: slot.tap, resolver, ranOutOfMemory })
+    const { id, shape } = parts.record
+    const { directory } = parts
+    const { uid } = slot
+    return new VmSandbox({
+      ...rest,
+      isolation: this.isolation,
+      uid,
+      tap: slot.tap,
+      dialer: this.#deps.dialer,
+      resolver: this.#deps.taps?.resolver,
+      timeoutMs: this.#timeoutMs,
+      connect: (machine) => connectAgentOf(machine, join(directory, 'agent.sock'), this.#timeoutMs),
+      save: (machine, target) => saveMachine(machine, { directory, target, uid, timeoutMs: transferTimeoutMs(shape.memoryMb, this.#timeoutMs) }),
+      revive: (record, onProcess) => this.#startSaved(record, slot, directory, onProcess),
+      ranOutOfMemory: async () => ((await this.#deps.cgroups?.oomKills(this.#cgroupOf(id))) ?? 0) > 0,
+    })
   }
 
   async #free(id: string, directory: string) {

@@ -1,16 +1,20 @@
-import { randomBytes, randomUUID } from 'node:crypto'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { MagsError } from '@mags/protocol'
-import type { AgentConnection, AgentIdentity, AgentNetwork } from '../../agent/connection.ts'
+import type { AgentConnection, AgentIdentity } from '../../agent/connection.ts'
+import type { Dialer } from '../../dialer/dialer-client.ts'
+import { SandboxConnections } from '../../dialer/sandbox-connections.ts'
 import { openGuestLayer } from '../../layers/open-guest-layer.ts'
 import type { TapSlot } from '../../network/sandbox-network.ts'
+import type { ProcessIdentity } from '../../recover/process-identity.ts'
 import { writeRecord } from '../../recover/record-file.ts'
 import type { Sandbox, SandboxDeath, SandboxRoot, SandboxShape } from '../driver.ts'
 import { hostnameOf } from '../sandbox-id.ts'
+import { copyDisk } from '../scratch-disk.ts'
 import { workspaceSerial } from './command-line.ts'
-import type { Machine } from './machine.ts'
-import { recordName, type VmRecord } from './vm-record.ts'
+import { freshState, networkOf, rootFiles } from './guest-identity.ts'
+import { killProcess, type Machine } from './machine.ts'
+import { memoryName, recordName, type VmRecord } from './vm-record.ts'
 import { type DiskSlot, lendDisk, makeWorkspaceDisk, type WorkspaceDisk } from './workspace-disk.ts'
 
 /** What the guest's kernel says, at a level that reaches its console, when it ends a program for want of memory. */
@@ -21,12 +25,23 @@ export interface VmSandboxParts {
   readonly isolation: 'kvm' | 'emulated-vm'
   readonly directory: string
   readonly uid: number
-  readonly machine: Machine
+  /** Absent while hibernated. */
+  readonly machine: Machine | undefined
   readonly agent: AgentConnection
   /** Absent when taken back from an earlier daemon: it is attached already. */
   readonly disk?: DiskSlot
   readonly tap: TapSlot | undefined
+  /** Makes connections into machines; without it their agents do. */
+  readonly dialer?: Dialer | undefined
   readonly resolver: string | undefined
+  /** For what the guest is asked as it wakes. */
+  readonly timeoutMs: number
+  /** Connects to the agent of its machine, which runs. */
+  readonly connect: (machine: Machine) => Promise<AgentConnection>
+  /** Writes the memory of the stopped machine into a folder. */
+  readonly save: (machine: Machine, target: string) => Promise<void>
+  /** Starts QEMU from that; the machine is stopped. `onProcess` has to be waited for before it is asked for anything. */
+  readonly revive: (record: VmRecord, onProcess: (process: ProcessIdentity) => Promise<void>) => Promise<Machine>
   /** Whether the host's limit on QEMU was passed. */
   readonly ranOutOfMemory: () => Promise<boolean>
   /** Frees what the driver lent, after QEMU is dead. */
@@ -36,28 +51,50 @@ export interface VmSandboxParts {
 /**
  * A virtual machine. Warm ones are stopped, with their root composed on a disk of their own and their name and network set: `attach` lets them run and renews their clock and randomness.
  *
- *     warm ──attach──▶ attached ──freeze──▶ frozen ──thaw──▶ attached
- *       └──────────────┴──────── destroy, death ─────┴──▶ gone
- *       └──────────────┴──────── detach ─────────────┴──▶ let go (it runs on without us)
+ *     warm ──attach──▶ attached ──freeze──▶ frozen ──hibernate──▶ hibernated
+ *       │                 ▲  │                │ ▲                  │
+ *       │                 └──┼──── thaw ──────┤ └─ thaw, at first ─┘
+ *       └────────────────────┴── destroy, death, any state ──▶ gone
+ *       └────────────────────┴── detach, any state ──▶ let go (it goes on, or sleeps on, without us)
+ *
+ * A thaw that fails leaves it frozen, or hibernated when QEMU did not even start, to be tried again.
  */
 export class VmSandbox implements Sandbox {
-  readonly agent: AgentConnection
   readonly died: Promise<SandboxDeath>
   readonly #parts: VmSandboxParts
   readonly #dead = Promise.withResolvers<SandboxDeath>()
+  readonly #connections: SandboxConnections
   #record: VmRecord
+  #machine: Machine | undefined
+  #agent: AgentConnection
+  /** The agent's connection is that of the machine's last life. */
+  #agentLost = false
+  #frozen: boolean
   #outOfMemory = false
   #halting: Promise<void> | undefined
   #letGo = false
   #destroying: Promise<void> | undefined
+  /** What changes whether it runs; its end waits for that. */
+  #work: Promise<unknown> = Promise.resolve()
+  /** A QEMU that is being started from its memory. */
+  #starting: ProcessIdentity | undefined
 
   constructor(parts: VmSandboxParts) {
     this.#parts = parts
     this.#record = parts.record
-    this.agent = parts.agent
+    this.#machine = parts.machine
+    this.#agent = parts.agent
+    this.#frozen = this.#agentLost = parts.machine === undefined
     this.died = this.#dead.promise
-    parts.machine.stopped.then((reason) => this.#end(reason))
-    parts.agent.closed.then((error) => this.#onAgentClosed(error))
+    this.#connections = new SandboxConnections({
+      agent: () => this.agent,
+      dialer: parts.dialer,
+      // QEMU is in the router's namespace, for its tap.
+      process: () => this.#running().process,
+      addresses: parts.tap === undefined ? undefined : [parts.tap.address],
+      agentSeesMore: true,
+    })
+    this.#watch()
   }
 
   get id() {
@@ -68,24 +105,40 @@ export class VmSandbox implements Sandbox {
     return this.#record.shape
   }
 
+  /** The image it was started with. */
+  get imageFile() {
+    return this.#record.imageFile ?? ''
+  }
+
+  get agent() {
+    return this.#agent
+  }
+
+  get hibernated() {
+    return this.#machine === undefined
+  }
+
   get isolation() {
     return this.#parts.isolation
   }
 
   async attach(shape: SandboxShape, root?: SandboxRoot) {
-    const { disk, machine, tap, resolver } = this.#parts
-    if (disk === undefined || this.#record.attached) throw new MagsError('internal', 'this virtual machine is attached already')
+    const { disk, tap, resolver } = this.#parts
+    const machine = this.#machine
+    if (machine === undefined && !this.#record.attached) return await this.#attachCopy()
+    if (disk === undefined || machine === undefined || this.#record.attached) throw new MagsError('internal', 'this virtual machine is attached already')
     if (shape.image !== this.shape.image || shape.vcpus !== this.shape.vcpus || shape.memoryMb !== this.shape.memoryMb) {
       throw new MagsError('internal', 'a virtual machine cannot change its image, processors or memory once it is made')
     }
     if (root !== undefined && root.lowerDisks.length > 0) throw new MagsError('internal', 'a virtual machine has one disk')
     const otherDisk = root?.upperDisk !== undefined || shape.diskGb !== this.shape.diskGb
-    this.#record = { ...this.#record, shape, attached: true }
+    const diskName = root?.upperDisk !== undefined ? workspaceDiskName : otherDisk ? `disk-${shape.diskGb}.raw` : firstDiskName
+    this.#record = { ...this.#record, shape, attached: true, disk: diskName }
     const recorded = writeRecord(join(this.#parts.directory, recordName), this.#record)
     const running = machine.qmp.execute('cont')
     if (otherDisk) {
       await running
-      await this.#changeDisk(disk, root?.upperDisk !== undefined, () => this.#makeDisk(shape, root))
+      await this.#changeDisk(disk, root?.upperDisk !== undefined, () => this.#makeDisk(diskName, shape, root))
     }
     // What was right ahead of time is not written again: each file costs a millisecond or two under emulation.
     const files = otherDisk ? rootFiles(hostnameOf(this.id), tap, resolver) : {}
@@ -93,12 +146,31 @@ export class VmSandbox implements Sandbox {
   }
 
   async freeze() {
-    await this.#parts.machine.qmp.execute('stop')
+    if (this.#frozen) return
+    const machine = this.#machine
+    if (machine === undefined) return
+    this.#frozen = true
+    try {
+      await this.#saveRecord({ ...this.#record, asleep: true })
+      await this.#heardAll()
+      await machine.qmp.execute('stop')
+    } catch (error) {
+      this.#frozen = false
+      throw new MagsError('sandbox_failed', `the virtual machine cannot be stopped: ${(error as Error).message}`, { cause: error })
+    }
   }
 
-  /** The guest's clock stood still meanwhile, so it is set. */
-  async thaw() {
-    await Promise.all([this.#parts.machine.qmp.execute('cont'), this.agent.identity(freshState())])
+  thaw() {
+    return this.#tracked(this.#thaw(freshState()))
+  }
+
+  hibernate() {
+    return this.#tracked(this.#hibernate())
+  }
+
+  /** Writes what it has at one moment: its memory into the folder of another machine, its disk into a file. It stands still for that long. */
+  copyTo(target: { readonly directory: string; readonly diskFile: string }) {
+    return this.#tracked(this.#copyTo(target))
   }
 
   openLayer() {
@@ -126,7 +198,7 @@ export class VmSandbox implements Sandbox {
   }
 
   connect(port: number) {
-    return this.agent.dial(port)
+    return this.#connections.connect(port)
   }
 
   get network() {
@@ -134,30 +206,149 @@ export class VmSandbox implements Sandbox {
   }
 
   async ranOutOfMemory() {
-    this.#outOfMemory ||= (await this.#parts.ranOutOfMemory().catch(() => false)) || oomMessage.test(await this.#parts.machine.readConsole())
+    this.#outOfMemory ||= (await this.#parts.ranOutOfMemory().catch(() => false)) || oomMessage.test((await this.#machine?.readConsole()) ?? '')
     return this.#outOfMemory
   }
 
   async keep(keep: boolean) {
-    this.#record = { ...this.#record, keep }
-    await writeRecord(join(this.#parts.directory, recordName), this.#record)
+    await this.#saveRecord({ ...this.#record, keep })
   }
 
   async detach() {
     this.#letGo = true
     this.agent.close()
-    this.#parts.machine.qmp.close()
+    this.#machine?.qmp.close()
   }
 
   destroy() {
     return this.#end('destroyed')
   }
 
-  #onAgentClosed(error: Error | undefined) {
+  #running(): Machine {
+    if (this.#machine === undefined) throw new MagsError('job_not_running', 'the virtual machine is hibernated')
+    return this.#machine
+  }
+
+  #tracked(work: Promise<void>): Promise<void> {
+    this.#work = Promise.allSettled([this.#work, work])
+    return work
+  }
+
+  /** The guest's clock stood still meanwhile, so it is set; and should there be two of it, then their randomness differs from now on. */
+  async #thaw(identity: AgentIdentity) {
+    if (!this.#frozen) return
+    const machine = this.#machine ?? (await this.#revive())
+    try {
+      await Promise.all([machine.qmp.execute('cont'), this.#reachAgent(machine, identity)])
+    } catch (error) {
+      await machine.qmp.execute('stop').catch(() => undefined)
+      throw new MagsError('sandbox_failed', `the virtual machine does not wake: ${(error as Error).message}`, { cause: error })
+    }
+    this.#frozen = false
+    await this.#saveRecord({ ...this.#record, asleep: false })
+  }
+
+  async #hibernate() {
+    const machine = this.#machine
+    if (machine === undefined) return
+    if (!this.#frozen) throw new MagsError('internal', 'only a frozen virtual machine can be hibernated')
+    await this.#parts.save(machine, this.#parts.directory)
+    this.#mustGoOn()
+    // From here on its file is what counts, whether QEMU is still there or not.
+    await this.#saveRecord({ ...this.#record, hibernated: true })
+    this.#machine = undefined
+    this.#agentLost = true
+    this.#agent.close()
+    await machine.kill()
+  }
+
+  async #copyTo({ directory, diskFile }: { readonly directory: string; readonly diskFile: string }) {
+    const machine = this.#running()
+    const disk = join(this.#parts.directory, this.#record.disk ?? firstDiskName)
+    if (!this.#frozen) {
+      await this.#heardAll()
+      await machine.qmp.execute('stop')
+    }
+    try {
+      const copies = await Promise.allSettled([this.#parts.save(machine, directory), copyDisk(disk, diskFile)])
+      for (const copy of copies) if (copy.status === 'rejected') throw copy.reason
+    } finally {
+      if (!this.#frozen) await Promise.all([machine.qmp.execute('cont'), this.#agent.identity(freshState())])
+    }
+  }
+
+  /** What its agent was sent and has not read is in neither the memory nor a later connection: such as the order to start a script. An agent that does not answer soon is not waited for. */
+  async #heardAll() {
+    await this.#agent.ping(heardWithinMs).catch(() => undefined)
+  }
+
+  /** It was made from the memory of another machine: from its first moment on it must be one of its own. Its processes run for as long as its agent takes for that, without a network. */
+  async #attachCopy() {
+    const { tap, resolver } = this.#parts
+    const network = tap === undefined ? {} : { network: networkOf(tap) }
+    await this.#tracked(this.#thaw({ ...freshState(), ...network, ...rootFiles(hostnameOf(this.id), tap, resolver) }))
+    await this.#saveRecord({ ...this.#record, attached: true })
+  }
+
+  #mustGoOn() {
+    if (this.#destroying !== undefined || this.#letGo) throw new MagsError('sandbox_failed', 'the virtual machine was ended meanwhile')
+  }
+
+  async #revive(): Promise<Machine> {
+    this.#mustGoOn()
+    const onProcess = async (process: ProcessIdentity) => {
+      this.#mustGoOn()
+      this.#starting = process
+      await this.#saveRecord({ ...this.#record, process })
+    }
+    const machine = await this.#parts.revive(this.#record, onProcess)
+    this.#starting = undefined
+    if (this.#destroying !== undefined || this.#letGo) {
+      await machine.kill()
+      this.#mustGoOn()
+    }
+    // As soon as it runs its disk is not the one that the file goes with.
+    const { hibernated: _, ...record } = this.#record
+    await this.#saveRecord(record)
+    await rm(join(this.#parts.directory, memoryName), { force: true })
+    this.#machine = machine
+    this.#watch()
+    return machine
+  }
+
+  async #reachAgent(machine: Machine, identity: AgentIdentity) {
+    const { connect, timeoutMs } = this.#parts
+    if (this.#agentLost) {
+      this.#agent = await connect(machine)
+      this.#agentLost = false
+      this.#watch()
+    }
+    await answerWithin(timeoutMs, this.#agent.identity(identity))
+  }
+
+  /** Of this machine and this connection; those before them have nothing to say any more. */
+  #watch() {
+    const machine = this.#machine
+    const agent = this.#agent
+    machine?.stopped.then((reason) => {
+      if (this.#machine === machine) void this.#end(reason)
+    })
+    if (this.#agentLost) return
+    agent.closed.then((error) => {
+      if (this.#agent === agent) this.#onAgentClosed(agent, error)
+    })
+  }
+
+  async #saveRecord(record: VmRecord) {
+    this.#record = record
+    await writeRecord(join(this.#parts.directory, recordName), record)
+  }
+
+  #onAgentClosed(agent: AgentConnection, error: Error | undefined) {
     if (error === undefined) return
     // A stream that we closed on bad frames is our verdict. One that broke is nearly always QEMU's end, whose reason comes a moment later.
     if (error.name === 'AgentProtocolError') this.#end(error.message)
-    else setTimeout(() => this.#end(`the connection to its agent broke: ${error.message}`), 1_000).unref()
+    else setTimeout(() => agent === this.#agent && void this.#end(`the connection to its agent broke: ${error.message}`), 1_000).unref()
   }
 
   #end(reason: string): Promise<void> {
@@ -167,18 +358,21 @@ export class VmSandbox implements Sandbox {
   }
 
   async #destroy(reason: string) {
-    const { agent, machine, release } = this.#parts
-    agent.close()
+    const { release } = this.#parts
+    this.agent.close()
+    this.#connections.close()
     const outOfMemory = reason !== 'destroyed' && (await this.ranOutOfMemory())
-    await machine.kill()
+    await this.#machine?.kill()
+    if (this.#starting !== undefined) await killProcess(this.#starting)
     this.#dead.resolve({ reason: outOfMemory ? `its virtual machine ran out of memory (limit ${this.shape.memoryMb} MB): ${reason}` : reason })
+    await this.#work
     await release()
   }
 
-  #makeDisk(shape: SandboxShape, root: SandboxRoot | undefined): Promise<WorkspaceDisk> {
+  #makeDisk(name: string, shape: SandboxShape, root: SandboxRoot | undefined): Promise<WorkspaceDisk> {
     const { directory, uid } = this.#parts
-    if (root?.upperDisk !== undefined) return lendDisk(root.upperDisk, join(directory, 'workspace.raw'), uid)
-    return makeWorkspaceDisk(join(directory, `disk-${shape.diskGb}.raw`), shape.diskGb, uid)
+    if (root?.upperDisk !== undefined) return lendDisk(root.upperDisk, join(directory, name), uid)
+    return makeWorkspaceDisk(join(directory, name), shape.diskGb, uid)
   }
 
   /** The composed root is on a disk of the usual size that holds nothing; this job wants another. */
@@ -198,24 +392,13 @@ function unusableDisk(error: MagsError): MagsError {
   return new MagsError('sandbox_failed', words, { cause: error })
 }
 
+async function answerWithin(timeoutMs: number, answer: Promise<void>): Promise<void> {
+  const { promise: late, reject } = Promise.withResolvers<never>()
+  const timer = setTimeout(() => reject(new Error(`its agent did not answer within ${timeoutMs / 1000} s`)), timeoutMs)
+  await Promise.race([answer, late]).finally(() => clearTimeout(timer))
+}
+
+const heardWithinMs = 2_000
+
 export const firstDiskName = 'disk.raw'
-
-/** Clock and randomness: clones of a template have the template's. */
-export function freshState(): AgentIdentity {
-  return { unixTimeNs: BigInt(Date.now()) * 1_000_000n, entropy: randomBytes(64) }
-}
-
-/** Everything in the composed root that makes the machine itself. */
-export function rootFiles(hostname: string, tap: TapSlot | undefined, resolver: string | undefined): AgentIdentity {
-  return {
-    hostname,
-    hosts: `127.0.0.1\tlocalhost\n${tap?.address ?? '127.0.1.1'}\t${hostname}\n`,
-    ...(resolver === undefined ? {} : { resolvConf: `nameserver ${resolver}\n` }),
-    machineId: `${randomUUID().replaceAll('-', '')}\n`,
-  }
-}
-
-export function networkOf(tap: TapSlot): AgentNetwork {
-  const { mac, address, prefixLength, gateway, mtu } = tap
-  return { mac, address, prefixLength, gateway, mtu }
-}
+export const workspaceDiskName = 'workspace.raw'

@@ -84,6 +84,11 @@ export class OpenWorkspace {
     return isReadable(this.#copy())
   }
 
+  /** The connection over which its layer was read is gone; the next save makes another. Not while one is being made. */
+  disconnected() {
+    this.#endSession()
+  }
+
   /** Before the sandbox gets the disk. Until then nothing has written to it, so what an earlier sandbox left on it outlives this one. */
   async begin() {
     if (!this.#copy().halted) return

@@ -1,0 +1,64 @@
+import { type AccessRequest, MagsError, type SshAccessAnswer, type UrlAccessAnswer } from '@mags/protocol'
+import { type Job, subdomainOf } from '../jobs/job.ts'
+import type { JobRun } from '../jobs/job-run.ts'
+import { urlOf } from '../jobs/present-job.ts'
+import { requireLasting } from '../jobs/sleep/sleep-job.ts'
+import type { JobStore } from '../jobs/store.ts'
+import type { LiveJobs } from './live-jobs.ts'
+import { ownerOf } from './owner.ts'
+import type { AccessStore } from './store.ts'
+
+export interface AccessDeps {
+  readonly store: JobStore
+  readonly access: AccessStore
+  readonly live: LiveJobs
+  readonly appsUrlNow: () => string | undefined
+  /** What SSH clients connect to. */
+  readonly sshHost: string | undefined
+}
+
+const sshPort = 22
+
+/** Opens a port of a persistent job: 22 for SSH, every other for its URL. A sleeping one is woken; `wakeMs` says how long that took. Rejects with MagsError naming what fails. */
+export async function accessJob(
+  deps: AccessDeps,
+  job: Job,
+  run: JobRun | undefined,
+  request: AccessRequest,
+  abort: AbortSignal,
+): Promise<{ readonly answer: SshAccessAnswer | UrlAccessAnswer; readonly wakeMs: number | null }> {
+  const lasting = requireLasting(job, run, 'access')
+  if (request.port === sshPort && request.visibility !== undefined) throw new MagsError('bad_request', 'visibility: is for the URL; SSH always needs a key')
+  if (job.status === 'pending' && !lasting.uses.hasBegun)
+    throw new MagsError('job_not_running', `job ${job.name} has not started yet: access needs one that runs or sleeps; try again once its status is running`)
+  using use = await lasting.uses.use('request', abort)
+  const answer = request.port === sshPort ? await openSsh(deps, job) : await openUrl(deps, job, lasting, request)
+  return { answer, wakeMs: use.wakeMs }
+}
+
+async function openSsh({ live, sshHost }: AccessDeps, job: Job): Promise<SshAccessAnswer> {
+  if (sshHost === undefined) throw new MagsError('not_available', 'this server has no SSH gateway')
+  const { port, privateKey } = await live.openSsh(job)
+  return { success: true, message: 'SSH proxy enabled', ssh_host: sshHost, ssh_port: port, ssh_private_key: privateKey, access_type: 'ssh_proxy' }
+}
+
+async function openUrl(deps: AccessDeps, job: Job, run: JobRun, { port, visibility }: AccessRequest): Promise<UrlAccessAnswer> {
+  const { store, access, live } = deps
+  const appsUrl = deps.appsUrlNow()
+  if (appsUrl === undefined) throw new MagsError('not_available', 'this server has no gateway for URLs')
+  if (visibility !== undefined) await live.setVisibility(job, visibility)
+  if (!(await store.update(job.requestId, { port }))) throw new MagsError('job_not_running', `job ${job.name} is over: access needs one that runs or sleeps`)
+  live.setPort(job.requestId, port)
+  run.uses.markUrlUsed()
+  const now = await access.find(ownerOf(job))
+  return {
+    success: true,
+    message: 'External access enabled',
+    url: urlOf(job, appsUrl),
+    subdomain: subdomainOf(job),
+    ipv6_address: null,
+    port,
+    visibility: now.visibility,
+    access_type: 'http_proxy',
+  }
+}

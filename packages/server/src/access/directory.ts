@@ -1,0 +1,169 @@
+import type { Duplex } from 'node:stream'
+import { type GatewayDirectory, type GatewayLease, type GatewayTarget, isFinal, MagsError, type ProgramRequest, type RunningProgram } from '@mags/protocol'
+import type { AliasLookup } from '../aliases/alias-lookup.ts'
+import type { Job } from '../jobs/job.ts'
+import type { JobStore } from '../jobs/store.ts'
+import type { Tokens } from '../tokens/tokens.ts'
+import type { WorkspaceStore } from '../workspaces/store.ts'
+import type { LiveJob, LiveJobs } from './live-jobs.ts'
+import { Misses } from './misses.ts'
+import type { SshKeyStore } from './ssh-key-store.ts'
+import type { AccessStore } from './store.ts'
+
+export interface DirectoryDeps {
+  readonly live: LiveJobs
+  readonly store: JobStore
+  readonly workspaces: WorkspaceStore
+  readonly access: AccessStore
+  readonly sshKeys: SshKeyStore
+  readonly tokens: Tokens
+  readonly aliases: AliasLookup | undefined
+  readonly appsUrl: () => string | undefined
+  readonly now: () => number
+}
+
+const label = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/
+const ownSubdomain = /^[0-9a-f]{12}$/
+const longestHost = 253
+
+/** Who is meant by a host name, an SSH port or user name, for the gateway. Jobs that are not over are known from memory; a name that means nothing is looked up once every few seconds at most. */
+export class Directory implements GatewayDirectory {
+  readonly #deps: DirectoryDeps
+  readonly #misses: Misses
+
+  constructor(deps: DirectoryDeps) {
+    this.#deps = deps
+    this.#misses = new Misses(deps.now)
+  }
+
+  async findByHost(host: string): Promise<GatewayTarget | undefined> {
+    if (host.length > longestHost) return undefined
+    const name = this.#labelOf(host)
+    // Below the apps domain, but not one label of DNS.
+    if (name === null) return undefined
+    const live = name === undefined ? undefined : this.#deps.live.byLabel(name)
+    if (live) return await this.#target(live)
+    const alias = await this.#deps.aliases?.find(name, host)
+    if (alias) return await this.#ofWorkspace(alias.accountId, alias.workspaceId)
+    // An alias is found at once, so only what is left may be asked for less often.
+    if (name === undefined || !ownSubdomain.test(name) || this.#misses.has(name)) return undefined
+    const found = await this.#findOver(name)
+    if (found === undefined) this.#misses.add(name)
+    return found
+  }
+
+  async findBySshPort(port: number): Promise<GatewayTarget | undefined> {
+    const live = this.#deps.live.bySshPort(port)
+    return live && (await this.#target(live))
+  }
+
+  async findBySshUser(user: string, publicKey: string): Promise<GatewayTarget | undefined> {
+    if (user.length > 100) return undefined
+    const accounts = await this.#deps.sshKeys.accountsWith(publicKey)
+    for (const accountId of accounts) {
+      const target = await this.#findOf(accountId, user)
+      if (target) return target
+    }
+    // The key of one job opens that job only, whatever account it is of.
+    const owner = await this.#deps.access.findOwnerByKey(publicKey)
+    const live = owner === undefined ? undefined : this.#deps.live.byOwner(owner)
+    if (live === undefined) return undefined
+    const target = await this.#findOf(live.accountId, user)
+    return target?.requestId === live.requestId ? target : undefined
+  }
+
+  async acceptsKey(requestId: string, publicKey: string): Promise<boolean> {
+    const live = this.#deps.live.get(requestId)
+    if (live === undefined) return false
+    if ((await this.#deps.live.accessOf(live)).sshPublicKey === publicKey) return true
+    return (await this.#deps.sshKeys.accountsWith(publicKey)).includes(live.accountId)
+  }
+
+  async sshPorts(): Promise<readonly number[]> {
+    return this.#deps.live.sshPorts
+  }
+
+  onSshPort(listener: (port: number, open: boolean) => void): () => void {
+    return this.#deps.live.onSshPort(listener)
+  }
+
+  async acceptsToken(requestId: string, token: string): Promise<boolean> {
+    const live = this.#deps.live.get(requestId)
+    const identity = live && (await this.#deps.tokens.verify(token))
+    return identity !== undefined && identity.accountId === live?.accountId
+  }
+
+  async open(requestId: string, reason: 'http' | 'ssh', abort?: AbortSignal): Promise<GatewayLease> {
+    const live = this.#deps.live.get(requestId)
+    if (live === undefined) throw new MagsError('job_not_running', 'the job is over')
+    if (!live.persistent) throw new MagsError('job_not_running', `job ${live.name} is not persistent, so it cannot be reached from outside`)
+    const { run } = live
+    const use = await run.uses.use(reason, abort)
+    const { running, wokenAt } = use
+    return {
+      gone: running.gone,
+      wokenAt,
+      connect: (port: number): Promise<Duplex> => running.connect(port),
+      start: (request: ProgramRequest, onOutput): RunningProgram =>
+        running.start({ ...request, environment: run.uses.environmentWith(request.environment) }, onOutput),
+      [Symbol.dispose]: () => use[Symbol.dispose](),
+    }
+  }
+
+  /** What stands before the apps domain; undefined when the host is not below it, null when that is no name. */
+  #labelOf(host: string): string | undefined | null {
+    const appsUrl = this.#deps.appsUrl()
+    const domain = appsUrl === undefined ? undefined : new URL(appsUrl).hostname
+    if (domain === undefined) return undefined
+    if (host === domain) return null
+    if (!host.endsWith(`.${domain}`)) return undefined
+    const name = host.slice(0, -domain.length - 1)
+    return label.test(name) ? name : null
+  }
+
+  async #findOver(subdomain: string): Promise<GatewayTarget | undefined> {
+    const { store, workspaces } = this.#deps
+    const workspace = await workspaces.bySubdomain(subdomain)
+    if (workspace) return await this.#ofWorkspace(workspace.accountId, workspace.workspaceId)
+    const job = await store.findBySubdomain(subdomain)
+    return job && this.#overTarget(job)
+  }
+
+  /** Its newest job. */
+  async #ofWorkspace(accountId: string, workspaceId: string): Promise<GatewayTarget | undefined> {
+    const live = this.#deps.live.byWorkspace(accountId, workspaceId)
+    if (live) return await this.#target(live)
+    const job = await this.#deps.store.findByWorkspace(accountId, workspaceId)
+    return job && this.#overTarget(job)
+  }
+
+  /** By everything a user of SSH may call a job of this account. */
+  async #findOf(accountId: string, user: string): Promise<GatewayTarget | undefined> {
+    const { live, store, aliases } = this.#deps
+    const byLabel = live.byLabel(user)
+    if (byLabel?.accountId === accountId) return await this.#target(byLabel)
+    const job = await store.find(accountId, user)
+    if (job) return await this.#targetOf(job)
+    const alias = label.test(user) ? await aliases?.find(user, `${user}.${new URL(this.#deps.appsUrl() ?? 'http://none').hostname}`) : undefined
+    return alias?.accountId === accountId ? await this.#ofWorkspace(alias.accountId, alias.workspaceId) : undefined
+  }
+
+  async #targetOf(job: Job): Promise<GatewayTarget> {
+    const live = this.#deps.live.get(job.requestId)
+    return live ? await this.#target(live) : this.#overTarget(job)
+  }
+
+  async #target(live: LiveJob): Promise<GatewayTarget> {
+    const { requestId, name, port, run } = live
+    const { visibility } = live.access ?? (await this.#deps.live.accessOf(live))
+    const state = run.isOver ? 'over' : !run.uses.hasBegun ? 'starting' : run.sleep.stage !== undefined ? 'sleeping' : 'running'
+    return { requestId, name, port, visibility, state, startedAt: run.uses.wokenAt }
+  }
+
+  #overTarget(job: Job): GatewayTarget {
+    const { requestId, name, port, startedAt, status } = job
+    const state = isFinal(status) ? 'over' : 'starting'
+    // Nothing is shown of it, and nobody learns whether it was private.
+    return { requestId, name, port, visibility: 'public', state, startedAt: startedAt === null ? null : Date.parse(startedAt) }
+  }
+}
