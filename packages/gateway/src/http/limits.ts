@@ -44,7 +44,7 @@ export const defaultLimits: HttpLimits = {
   pageMs: 2000,
   listenMs: 10_000,
   recentMs: 60_000,
-  lingerMs: 5000,
+  lingerMs: 1000,
   drainMs: 10_000,
   halfOpenMs: 60_000,
   quietMs: 30_000,

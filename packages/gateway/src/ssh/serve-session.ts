@@ -13,7 +13,16 @@ import { terminalName, terminalSize } from './terminal-request.ts'
 /** OpenSSH's client takes 32 KiB; every packet costs, and RFC 4253 has everybody take 32 KiB. */
 export const packetSizeMin = 256
 
-const loginShell = ['/bin/sh', '-c', 'if [ -x /bin/bash ]; then exec /bin/bash -l; fi; exec /bin/sh -l']
+/** As sshd(8) with the usual shell of root: bash where the image has it, for commands too. */
+const withShell = (how: string, ...operands: readonly string[]) => [
+  '/bin/sh',
+  '-c',
+  `export SHELL=/bin/sh; if [ -x /bin/bash ]; then SHELL=/bin/bash; fi; exec "$SHELL" ${how}`,
+  'sh',
+  ...operands,
+]
+const loginShell = withShell('-l')
+const shellCommand = (command: string) => withShell('-c "$1"', command)
 
 export interface SessionContext {
   readonly hold: LeaseHold
@@ -107,7 +116,7 @@ export async function serveSession(session: Session, context: SessionContext): P
   session.on('shell', (accept) => start('shell', accept, loginShell))
   session.on('exec', (accept, reject, asked) => {
     if (asked.command.includes('\0')) return reject?.()
-    start('exec', accept, ['/bin/sh', '-c', asked.command])
+    start('exec', accept, shellCommand(asked.command))
   })
   session.on('subsystem', (accept, reject, asked) => {
     if (asked.name !== 'sftp') return reject?.()

@@ -1,7 +1,7 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Logger } from 'pino'
 
-const retryMs = 30_000
+const retryMs = 3000
 
 interface Listening {
   readonly server: Server
@@ -11,7 +11,7 @@ interface Listening {
   opened: Promise<void>
 }
 
-/** The ports of jobs. Each is `wanted` until it is unset; a wanted one is listened on, or (taken by another program) tried again every half minute. */
+/** The ports of jobs. Each is `wanted` until it is unset; a wanted one is listened on, or (taken by another program) tried again every few seconds. */
 export class SshPorts {
   readonly #host: string
   readonly #logger: Logger
