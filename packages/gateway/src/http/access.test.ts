@@ -70,6 +70,20 @@ describe('a private URL', () => {
     expect(await asked('http://web.apps.localhost')).toContain('inside')
   })
 
+  it('is no script, image or frame of a page of a neighbour, but a link there leads to it', async () => {
+    const { ask, seen } = await openPrivate()
+    const cookie = /Set-Cookie: ([^;]+)/.exec(await ask('/?mags_token=secret-token'))?.[1]
+    const asked = (site: string, mode: string, dest: string) =>
+      ask('/', { headers: `Cookie: ${cookie}\r\nSec-Fetch-Site: ${site}\r\nSec-Fetch-Mode: ${mode}\r\nSec-Fetch-Dest: ${dest}\r\n` })
+    expect(await asked('same-site', 'no-cors', 'script')).toMatch(/^HTTP\/1\.1 401 /)
+    expect(await asked('cross-site', 'no-cors', 'image')).toMatch(/^HTTP\/1\.1 401 /)
+    expect(await asked('same-site', 'navigate', 'iframe')).toMatch(/^HTTP\/1\.1 401 /)
+    expect(seen).toEqual([])
+    expect(await asked('same-origin', 'no-cors', 'script')).toContain('inside')
+    expect(await asked('none', 'navigate', 'document')).toContain('inside')
+    expect(await asked('cross-site', 'navigate', 'document')).toContain('inside')
+  })
+
   it('lets the form in, and only to a path of its own', async () => {
     const { ask, seen } = await openPrivate()
     const post = (body: string) =>

@@ -67,7 +67,7 @@ export class Exchange implements RequestEvents, AnswerSink, JobUser {
       if ('status' in admitted) return this.#answer(admitted)
       this.#withheld = admitted
     }
-    if (target.state === 'over') return this.#answer(errorAnswer(request, 410, 'job_not_running', `${target.name} is over and has no server any more`))
+    if (target.state === 'over') return this.#answer(errorAnswer(request, 410, 'job_not_running', `the sandbox at ${request.host.name} is over and has no server any more`))
     const job = this.#deps.jobs.hold(target, this)
     this.#job = job
     await this.#connect(job, target, false)
@@ -143,7 +143,7 @@ export class Exchange implements RequestEvents, AnswerSink, JobUser {
       this.#client.cut()
       return
     }
-    const words = `${this.#target?.name} did not begin an answer within ${this.#deps.limits.headTimeoutMs / 1000} s`
+    const words = `the server in ${this.#target?.name} did not begin an answer within ${this.#deps.limits.headTimeoutMs / 1000} s`
     this.#answer(errorAnswer(this.#request, 504, 'request_timeout', words))
   }
 

@@ -55,7 +55,7 @@ describe('a sleeping job', () => {
     for (const client of clients) client.send(json)
     const answers = await Promise.all(clients.map((client) => client.untilClosed()))
     expect(answers.map((answer) => answer.slice(9, 12)).sort()).toEqual(['503', '504', '504'])
-    expect(answers.find((answer) => answer.includes(' 504 '))).toContain('web was not ready within 0.05 s')
+    expect(answers.find((answer) => answer.includes(' 504 '))).toContain('job web was not ready within 0.05 s')
   })
 
   it('that cannot be woken is a 502 with the reason, and is tried anew', async () => {

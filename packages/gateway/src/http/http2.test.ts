@@ -180,6 +180,15 @@ describe('HTTP/2', () => {
     await directory.released()
   })
 
+  it('passes no trailer on that HTTP/2 forbids', async () => {
+    const upstream = await openRawUpstream((socket) =>
+      socket.write('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nHTTP2-Settings: x\r\nUpgrade: h2c\r\nTE: x\r\nX-Sum: 1\r\n\r\n'),
+    )
+    const gateway = await openSecure(new FakeDirectory(upstream.port))
+    const session = await openSession(gateway)
+    expect(await answerOf(ask(session, {}))).toMatchObject({ status: 200, body: 'ok', trailers: { 'x-sum': '1' } })
+  })
+
   it('is spoken with curl, as is HTTP/1.1 over TLS', async () => {
     const upstream = await openUpstream((request, response) => {
       request.resume()

@@ -50,6 +50,20 @@ describe('an upgrade', () => {
     await directory.released()
   })
 
+  it('is cut when the gateway closes, which does not wait for it', async () => {
+    const upstream = await openRawUpstream((socket, received) => {
+      if (received.endsWith('\r\n\r\n')) socket.write(switched)
+    })
+    const directory = new FakeDirectory(upstream.port)
+    const gateway = await openTestGateway(directory, { limits: { drainMs: 600_000 } })
+    const client = await openTestClient(gateway)
+    client.send(upgrade)
+    await client.until('101 Switching')
+    await gateway.close()
+    await client.closed
+    await directory.released()
+  })
+
   it('that is sent along with the first bytes holds them until the answer', async () => {
     const upstream = await openRawUpstream((socket, received) => {
       if (received.endsWith('\r\n\r\n')) socket.write(switched)

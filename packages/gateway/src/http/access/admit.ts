@@ -52,10 +52,17 @@ async function accepts(deps: AccessDeps, requestId: string, token: string): Prom
   return token !== '' && token.length <= 4096 && (await deps.directory.acceptsToken(requestId, token))
 }
 
-/** Pages of other sandboxes are of the same site, so the browser sends them the cookie; it must not open a WebSocket, or change something, on their behalf. */
+/**
+ * Pages of other sandboxes are of the same site, so the browser sends them the cookie; it must not open a WebSocket, change something, or load a script or a frame on their behalf. A link of theirs may be followed
+ * (https://www.w3.org/TR/fetch-metadata/).
+ */
 function isSameOrigin(request: ClientRequest): boolean {
   const origin = fieldOf(request.fields, 'origin')
-  return origin === undefined || origin.toLowerCase().replace(/^https?:\/\//, '') === request.hostText.toLowerCase()
+  if (origin !== undefined && origin.toLowerCase().replace(/^https?:\/\//, '') !== request.hostText.toLowerCase()) return false
+  const site = fieldOf(request.fields, 'sec-fetch-site')
+  if (site !== 'same-site' && site !== 'cross-site') return true
+  const isRead = request.method === 'GET' || request.method === 'HEAD'
+  return isRead && fieldOf(request.fields, 'sec-fetch-mode') === 'navigate' && fieldOf(request.fields, 'sec-fetch-dest') === 'document'
 }
 
 function bearerToken(request: ClientRequest): string | undefined {

@@ -23,7 +23,7 @@ export function errorAnswer(request: ClientRequest, status: number, code: ErrorC
 
 /** What a visitor hears when a job cannot be reached; other faults than MagsError are ours and say nothing. */
 export function failureAnswer(request: ClientRequest, error: unknown, name: string): OwnAnswer {
-  if (!(error instanceof MagsError)) return errorAnswer(request, 502, 'sandbox_failed', `${name} could not be reached; the server's log says why`)
+  if (!(error instanceof MagsError)) return errorAnswer(request, 502, 'sandbox_failed', `the server could not reach ${name}; its log says why`)
   switch (error.code) {
     case 'job_not_running':
       return errorAnswer(request, 410, error.code, error.message)

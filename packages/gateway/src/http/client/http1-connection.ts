@@ -86,7 +86,9 @@ export class Http1Connection implements ClientSide {
   /** No request after the present one. */
   drain(): void {
     this.#lastRequest = true
-    if (this.#state === 'head' && this.#head.isEmpty && this.#inputBytes === 0) this.#socket.destroy()
+    const isIdle = this.#state === 'head' && this.#head.isEmpty && this.#inputBytes === 0
+    // A raw connection has no end of its own to wait for.
+    if (isIdle || this.#state === 'tunnel') this.#socket.destroy()
   }
 
   destroy(): void {

@@ -41,7 +41,7 @@ export class Http2ClientStream implements ClientSide {
     stream.on('close', () => this.#onClose())
     stream.on('drain', () => this.#exchange.clientDrained())
     stream.on('trailers', (_headers, _flags, raw) => this.#onTrailers(raw as unknown as string[]))
-    stream.on('wantTrailers', () => stream.sendTrailers(this.#answerTrailers ?? {}))
+    stream.on('wantTrailers', () => this.#sendTrailers())
     this.#exchange = start(this, request)
   }
 
@@ -159,6 +159,15 @@ export class Http2ClientStream implements ClientSide {
       const lower = raw[i] ?? ''
       const value = raw[i + 1] ?? ''
       if (isToken(lower) && isFieldValue(value) && mayTrail(lower)) this.#trailers.push({ name: lower, lower, value })
+    }
+  }
+
+  /** Node throws on what it does not take, and the names came out of a sandbox. */
+  #sendTrailers(): void {
+    try {
+      this.#stream.sendTrailers(this.#answerTrailers ?? {})
+    } catch {
+      this.#stream.destroy(new Error('the answer has trailers that cannot be sent'))
     }
   }
 

@@ -137,5 +137,5 @@ function tookTooLong(limits: Limits, job: OpenJob, { name, port, state }: Gatewa
     if (job.lease === undefined) return waitingAnswer(`${name} is waking up`, 'The sandbox was asleep. This page opens by itself as soon as it answers.')
     return waitingAnswer(`${name} is starting`, `Nothing listens on port ${port} yet. This page opens by itself as soon as the server answers.`)
   }
-  return errorAnswer(request, 504, 'wake_failed', `${name} was not ready within ${limits.heldMs / 1000} s`, [['Retry-After', '5']])
+  return errorAnswer(request, 504, 'wake_failed', `job ${name} was not ready within ${limits.heldMs / 1000} s`, [['Retry-After', '5']])
 }

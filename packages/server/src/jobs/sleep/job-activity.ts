@@ -2,6 +2,7 @@
 export class JobActivity {
   readonly #now: () => number
   #open = 0
+  #onUnused: (() => void)[] = []
   #lastAt: number
 
   constructor(now: () => number) {
@@ -12,6 +13,12 @@ export class JobActivity {
   /** Connections, commands and transfers under way. */
   get open(): number {
     return this.#open
+  }
+
+  /** Settles once nothing uses it. */
+  unused(): Promise<void> {
+    if (this.#open === 0) return Promise.resolve()
+    return new Promise((resolve) => this.#onUnused.push(resolve))
   }
 
   /** How long nothing has used it. */
@@ -28,6 +35,7 @@ export class JobActivity {
       ended = true
       this.#open--
       this.touch()
+      if (this.#open === 0) for (const resolve of this.#onUnused.splice(0)) resolve()
     }
   }
 

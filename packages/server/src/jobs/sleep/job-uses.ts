@@ -50,6 +50,11 @@ export class JobUses {
     return this.#activity.open
   }
 
+  /** Settles once there are none. */
+  unused(): Promise<void> {
+    return this.#activity.unused()
+  }
+
   /** Settles when it has a sandbox, sleeps or is over. */
   get begun(): Promise<void> {
     return this.#begun.promise

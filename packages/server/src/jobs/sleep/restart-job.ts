@@ -1,4 +1,4 @@
-import { type HostApi, MagsError, type RunningSandbox } from '@mags/protocol'
+import { type HostApi, MagsError, type RunningSandbox, type ScriptSpec } from '@mags/protocol'
 import type { JobLog } from '../../logs/job-log.ts'
 import type { WorkspaceStore } from '../../workspaces/store.ts'
 import { type Job, sandboxSpecOf } from '../job.ts'
@@ -31,5 +31,11 @@ export async function restartJob(deps: RestartDeps, requestId: string, log: JobL
     await lease.release().catch(() => undefined)
     throw abort.reason
   }
-  return await lease.run({ script: job.startupCommand ?? nothingToStart, environment: job.environment }, startupOutput(log))
+  return await lease.run(startupScript(job), startupOutput(log))
 }
+
+/** What a sandbox runs first that goes on from files of another one. */
+export const startupScript = (job: Pick<Job, 'startupCommand' | 'environment'>): ScriptSpec => ({
+  script: job.startupCommand ?? nothingToStart,
+  environment: job.environment,
+})

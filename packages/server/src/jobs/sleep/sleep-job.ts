@@ -1,6 +1,10 @@
 import { isFinal, MagsError, type SleepAnswer, type WakeAnswer } from '@mags/protocol'
 import type { Job } from '../job.ts'
 import type { JobRun } from '../job-run.ts'
+import { settlesWithin } from '../settles-within.ts'
+
+/** The gateway holds a job for a second after a request, so this is no reason to refuse. */
+const lingerMs = 2000
 
 /** The run of a job that has a sandbox which stays, or sleeps. Throws MagsError 'bad_request' or 'job_not_running' that says which of the two fails, or both; `what` cannot be had then. */
 export function requireLasting(job: Job, run: JobRun | undefined, what: string): JobRun {
@@ -22,7 +26,8 @@ export async function sleepJob(job: Job, run: JobRun | undefined, release: boole
   if (!slept) {
     if (lasting.uses.noSleep)
       throw new MagsError('bad_request', `job ${job.name} is never put to sleep (no_sleep); 'mags set ${job.name} --sleep' changes that`)
-    if (lasting.uses.open > 0 || !(await lasting.sleep.fallAsleep('on request'))) throw inUse(job, lasting)
+    const isUnused = await settlesWithin(lasting.uses.unused(), lingerMs)
+    if (!isUnused || !(await lasting.sleep.fallAsleep('on request'))) throw inUse(job, lasting)
   }
   const stage = release ? await lasting.sleep.deepen() : lasting.sleep.stage
   if (stage === undefined) throw inUse(job, lasting)

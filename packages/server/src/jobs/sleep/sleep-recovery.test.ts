@@ -1,54 +1,9 @@
 import { describe, expect, it } from 'vitest'
-import { FakeHost } from '../../testing/fake-host.ts'
-import { isSleeping, onlySandbox, resting, running, type SleepServer, startSleepServer, systemRows } from '../../testing/sleep-server.ts'
+import { Crash } from '../../testing/crash.ts'
+import { isSleeping, onlySandbox, resting, running, type SleepServer, systemRows } from '../../testing/sleep-server.ts'
 
 const until = <T>(probe: () => T) => expect.poll(probe, { timeout: 10_000, interval: 5 })
 const inWorkspace = { script: 'write /a one', workspace_id: 'w', startup_command: 'echo started\nwait' }
-
-/** A server that hangs for ever in the middle of something, as one that was killed there; and the next one over the same database and host. */
-class Crash implements AsyncDisposable {
-  readonly host = new FakeHost()
-  readonly #undo = new AsyncDisposableStack()
-  readonly #reached = Promise.withResolvers<void>()
-  readonly #gate = Promise.withResolvers<void>()
-  #first: SleepServer | undefined
-
-  constructor() {
-    this.#undo.defer(() => this.host.close())
-  }
-
-  async first(): Promise<SleepServer> {
-    this.#first = await startSleepServer({ host: this.host })
-    this.#undo.use(this.#first)
-    this.#undo.defer(() => this.#gate.resolve())
-    return this.#first
-  }
-
-  /** Where it hangs. */
-  readonly here = (): Promise<void> => {
-    this.#reached.resolve()
-    return this.#gate.promise
-  }
-
-  /** Settles once it hangs; then there is the next one. */
-  async second(): Promise<SleepServer> {
-    await this.#reached.promise
-    return await this.next()
-  }
-
-  async next(): Promise<SleepServer> {
-    if (this.#first === undefined) throw new Error('no first server')
-    Object.assign(this.host, { beforeSleep: () => undefined, beforeWake: () => undefined, beforeHibernate: () => undefined })
-    this.host.workspaces.beforeSave = () => undefined
-    const second = await startSleepServer({ host: this.host, deps: this.#first.deps })
-    this.#undo.use(second)
-    return second
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#undo.disposeAsync()
-  }
-}
 
 const post = (mags: SleepServer, id: string, verb: string, body = {}) => mags.call('POST', `/mags-jobs/${id}/${verb}`, body)
 const reads = async (mags: SleepServer, id: string, path = '/a') => (await post(mags, id, 'exec', { command: `read ${path}` })).body.stdout
