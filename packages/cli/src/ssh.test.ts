@@ -62,7 +62,7 @@ describe('mags ssh', () => {
   it('prints the command line and a block for ~/.ssh/config', async () => {
     const { code, stdout } = await mags('ssh', '--print', 'webapp')
     expect(code).toBe(0)
-    expect(stdout).toMatch(/^ssh -o Port=40007 .* -- 127\.0\.0\.1\n/)
+    expect(stdout).toMatch(/^# ssh -o Port=40007 .* -- 127\.0\.0\.1\n/)
     expect(stdout).toContain('Host mags-webapp\n  HostName 127.0.0.1\n  Port 40007\n  User root\n')
     expect(stdout).not.toContain('heard')
   })

@@ -64,7 +64,11 @@ async function serve(config: ServerConfig) {
     version,
     publicUrl: apiUrl,
     appsUrl: () => gateway && appsUrlOf(config.gateway, gateway.httpPort),
-    ssh: { host: config.gateway.ssh.publicHost, portFirst: config.gateway.ssh.portFirst },
+    ssh: {
+      host: config.gateway.ssh.publicHost,
+      portFirst: config.gateway.ssh.portFirst,
+      portFailure: async (port) => await gateway?.sshPortFailure(port),
+    },
   })
   undo.defer(() => server.close())
   await server.start()

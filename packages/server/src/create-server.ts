@@ -80,8 +80,8 @@ export interface ServerDeps {
   readonly publicUrl: string
   /** Domain of the jobs' URLs, with scheme, such as `https://apps.example.org`; jobs have no `url` without it. A function when it is not known before the gateway listens. */
   readonly appsUrl?: string | (() => string | undefined)
-  /** What SSH clients connect to; jobs have no SSH without it. `portFirst`: the first of 10,000 ports that jobs get, default 40,000. */
-  readonly ssh?: { readonly host: string; readonly portFirst?: number }
+  /** What SSH clients connect to; jobs have no SSH without it. `portFirst`: the first of 10,000 ports that jobs get, default 40,000. `portFailure`: settles when a port is listened on, or with why it cannot be. */
+  readonly ssh?: { readonly host: string; readonly portFirst?: number; readonly portFailure?: (port: number) => Promise<string | undefined> }
   /** File with the key that seals private keys in the database; made when missing. Default `server.key` beside `logsDir`. */
   readonly secretKeyFile?: string
   /** Share of the machine's memory that programs could still have, 0 to 1; default from /proc/meminfo. */
@@ -177,6 +177,7 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
     left,
     commits,
     dispatcher,
+    copies: new Map(),
     aliasStore,
     aliases,
     crons,
@@ -186,6 +187,7 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
     live,
     sshKeys,
     sshHost: deps.ssh?.host,
+    sshPortFailure: deps.ssh?.portFailure ?? (async () => undefined),
     appsUrlNow: appsUrl,
     shutdown: shutdown.signal,
     version: deps.version,
@@ -242,7 +244,7 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
     start: async () => {
       await workspaces.releaseStale()
       await access.purge()
-      const ended = await recoverJobs({ store, host, dispatcher, clock, logger })
+      const ended = await recoverJobs({ store, host, logs, dispatcher, clock, logger })
       dispatcher.start()
       sleepWatch.start()
       cronScheduler.start()

@@ -10,21 +10,20 @@ function settingsOf(place: SshPlace): readonly (readonly [string, string])[] {
     ['UserKnownHostsFile', asPath(place.knownHostsFile)],
     ['HostKeyAlias', place.hostKeyAlias],
     ['StrictHostKeyChecking', 'accept-new'],
-    ['LogLevel', 'ERROR'],
   ]
 }
 
 /** Arguments for `ssh`; `command` goes to the sandbox's shell as ssh(1) has it. */
 export function sshArguments(place: SshPlace, options: { readonly terminal: boolean }, command: readonly string[]): string[] {
   const settings = settingsOf(place).flatMap(([name, value]) => ['-o', `${name}=${value}`])
-  return [...settings, ...(options.terminal ? ['-t'] : []), '--', place.host, ...command]
+  return [...settings, '-o', 'LogLevel=ERROR', ...(options.terminal ? ['-t'] : []), '--', place.host, ...command]
 }
 
-/** For a shell, and for `~/.ssh/config`, which VS Code and others read. */
+/** A block for `~/.ssh/config`, which VS Code and others read, with the command line as a comment in it: all of it may be appended there. */
 export function describeSsh(place: SshPlace, alias: string): string {
   const line = ['ssh', ...sshArguments(place, { terminal: false }, [])].map(quoted).join(' ')
   const block = [`Host ${alias}`, `  HostName ${place.host}`, ...settingsOf(place).map(([name, value]) => `  ${name} ${value}`)]
-  return `${line}\n\n# For ~/.ssh/config: then 'ssh ${alias}', scp, rsync, VS Code and others find it by that name.\n${block.join('\n')}\n`
+  return `# ${line}\n\n# The same for ~/.ssh/config: then 'ssh ${alias}', scp, rsync, VS Code and others find it by that name.\n${block.join('\n')}\n`
 }
 
 /** ssh_config(5): quotes for spaces, and a percent sign begins a token. */

@@ -14,6 +14,8 @@ export interface GatewayDeps {
 export interface OpenGateway {
   readonly httpPort: number
   readonly sshPort: number | undefined
+  /** As `SshGateway.portFailure`. */
+  sshPortFailure(port: number): Promise<string | undefined>
   close(): Promise<void>
 }
 
@@ -31,7 +33,7 @@ export async function openGateway({ config, directory, dataDir, logger }: Gatewa
   )
   undo.defer(() => shell.close())
   const kept = undo.move()
-  return { httpPort: http.port, sshPort: shell.sharedPort, close: () => kept.disposeAsync() }
+  return { httpPort: http.port, sshPort: shell.sharedPort, sshPortFailure: (port) => shell.portFailure(port), close: () => kept.disposeAsync() }
 }
 
 interface PortWish {

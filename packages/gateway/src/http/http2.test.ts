@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
-import { type ClientHttp2Session, type ClientHttp2Stream, connect, type OutgoingHttpHeaders } from 'node:http2'
+import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants, type OutgoingHttpHeaders } from 'node:http2'
 import { connect as connectTls } from 'node:tls'
 import { promisify } from 'node:util'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -178,6 +178,21 @@ describe('HTTP/2', () => {
     stream.write('abc')
     expect(await answerOf(stream)).toMatchObject({ status: 413, body: 'no' })
     await directory.released()
+  })
+
+  it('has a bound for requests under way, whatever connections they are on', async () => {
+    const upstream = await openRawUpstream(() => {})
+    const gateway = await openTestGateway(new FakeDirectory(upstream.port), { tls: await makeCertificate(), limits: { maxStreamsPerAddress: 2 } })
+    const [one, other] = [await openSession(gateway), await openSession(gateway)]
+    const [first] = [ask(one, {}), ask(one, {})]
+    await expect.poll(() => upstream.sockets.size).toBe(2)
+    const refused = ask(other, {})
+    await once(refused, 'close')
+    expect(refused.rstCode).toBe(constants.NGHTTP2_REFUSED_STREAM)
+    first?.close(constants.NGHTTP2_CANCEL)
+    await expect.poll(() => upstream.sockets.size).toBe(1)
+    ask(other, {})
+    await expect.poll(() => upstream.sockets.size).toBe(2)
   })
 
   it('passes no trailer on that HTTP/2 forbids', async () => {

@@ -3,6 +3,9 @@ export interface HttpLimits {
   /** Client connections in all, and from one address (or /64 of IPv6). Trusted proxies are not counted by address. */
   readonly maxConnections: number
   readonly maxConnectionsPerAddress: number
+  /** Requests under way by HTTP/2, counted in the same way: a connection may have a hundred, and each has one of its own to a sandbox. */
+  readonly maxStreams: number
+  readonly maxStreamsPerAddress: number
   /** From the first byte of a request, or of a connection, to the end of the head. */
   readonly headMs: number
   /** Between two requests on a connection. */
@@ -34,6 +37,8 @@ export interface HttpLimits {
 export const defaultLimits: HttpLimits = {
   maxConnections: 8192,
   maxConnectionsPerAddress: 512,
+  maxStreams: 16_384,
+  maxStreamsPerAddress: 2048,
   headMs: 15_000,
   keepAliveMs: 60_000,
   bodyMs: 120_000,

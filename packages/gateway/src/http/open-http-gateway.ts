@@ -118,6 +118,7 @@ interface TlsDeps {
 /** TLS on accepted sockets: HTTP/2 or HTTP/1.1, as the client chooses by ALPN. */
 async function openTls(files: CertificateFiles, { logger, limits, start, open, addressOf, takeHttp1 }: TlsDeps) {
   const certificate = await watchCertificate(files, (changed) => server.setSecureContext(changed), { logger })
+  const streams = new ConnectionCounts(limits.maxStreams, limits.maxStreamsPerAddress)
   const http2 = createHttp2Server({
     settings: { maxConcurrentStreams: 100, initialWindowSize: 1_048_576, maxHeaderListSize: 65_536, enablePush: false },
     maxHeaderListPairs: 120,
@@ -129,6 +130,7 @@ async function openTls(files: CertificateFiles, { logger, limits, start, open, a
       start,
       serverName: serverNameOf(socket),
       address: addressOf(socket),
+      streams,
       onClosed: () => open.delete(connection),
     })
     open.add(connection)

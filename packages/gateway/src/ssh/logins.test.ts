@@ -235,7 +235,7 @@ describe('ports', () => {
     try {
       world.directory.add('44444444', { name: 'taken', folder: world.folder, port, keys: [] })
       await expect.poll(() => world.gateway.portFailure(port), { timeout: 10_000 }).toContain('EADDRINUSE')
-      expect(world.gateway.portFailure(world.ports.webapp)).toBeUndefined()
+      expect(await world.gateway.portFailure(world.ports.webapp)).toBeUndefined()
       expect((await world.ssh([at, 'true'])).code).toBe(0)
     } finally {
       world.directory.remove('44444444')

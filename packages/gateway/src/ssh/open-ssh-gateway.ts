@@ -22,7 +22,7 @@ export interface SshGatewayOptions {
 export interface SshGateway {
   readonly sharedPort?: number
   /** Why a job's port is not listened on although it should be (usually taken by another program); tried again every few seconds. */
-  portFailure(port: number): string | undefined
+  portFailure(port: number): Promise<string | undefined>
   /** Ends every connection and waits for the programs on them to be let go. */
   close(): Promise<void>
 }

@@ -10,7 +10,7 @@ import { forwardPort } from './forward-port.ts'
 import { serveSession } from './serve-session.ts'
 import { sshAlgorithms } from './ssh-algorithms.ts'
 import type { SshLimits } from './ssh-limits.ts'
-import { disconnectReason, openFailure, refuseChannel, sendDisconnect } from './ssh2-internals.ts'
+import { disconnectReason, isPacketTooLong, openFailure, refuseChannel, sendDisconnect } from './ssh2-internals.ts'
 
 /** Between the words of a disconnect and the end of the connection. */
 const lastWordsMs = 250
@@ -71,6 +71,7 @@ export async function serveConnection(socket: Socket, context: ConnectionContext
     (connection) => {
       connection.on('error', (error) => {
         logger.debug({ err: error }, 'ssh: connection failed')
+        if (isPacketTooLong(error)) end(disconnectReason.protocolError, 'A packet has at most 35,000 bytes; give longer commands to a shell as standard input')
         setTimeout(() => socket.destroy(), lastWordsMs)
       })
       end = (reason, words) => {

@@ -3,11 +3,12 @@ import { SessionEnvironment } from './session-environment.ts'
 
 it('takes names of the list only', () => {
   const environment = new SessionEnvironment()
-  expect(environment.add('LANG', 'de_DE.UTF-8')).toBe(true)
+  expect(environment.add('TZ', 'UTC-3')).toBe(true)
   expect(environment.add('GIT_PROTOCOL', 'version=2')).toBe(true)
-  for (const name of ['LD_PRELOAD', 'PATH', 'BASH_ENV', 'LC_', 'lang', 'LANG=x', 'GIT_\n', '__proto__']) expect(environment.add(name, 'x'), name).toBe(false)
-  expect(environment.add('LC_ALL', 'a\0b')).toBe(false)
-  expect(environment.values).toEqual({ LANG: 'de_DE.UTF-8', GIT_PROTOCOL: 'version=2' })
+  for (const name of ['LANG', 'LC_ALL', 'LC_CTYPE', 'LD_PRELOAD', 'PATH', 'BASH_ENV', 'LC_', 'lang', 'LANG=x', 'GIT_\n', '__proto__'])
+    expect(environment.add(name, 'x'), name).toBe(false)
+  expect(environment.add('LC_OWN', 'a\0b')).toBe(false)
+  expect(environment.values).toEqual({ TZ: 'UTC-3', GIT_PROTOCOL: 'version=2' })
 })
 
 it('is bounded in number and size', () => {

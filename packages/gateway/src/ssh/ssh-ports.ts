@@ -32,8 +32,11 @@ export class SshPorts {
     if (!wanted && known !== undefined) this.#close(port, known)
   }
 
-  failure(port: number): string | undefined {
-    return this.#ports.get(port)?.failure
+  /** Once the last try to listen on it has ended. */
+  async failure(port: number): Promise<string | undefined> {
+    const listening = this.#ports.get(port)
+    await listening?.opened
+    return listening?.failure
   }
 
   /** Settles when every wanted port is listened on or has failed once. */
@@ -53,7 +56,10 @@ export class SshPorts {
     this.#ports.set(port, listening)
     const listen = () => {
       listening.opened = new Promise((resolve) => {
-        server.once('listening', resolve).once('error', () => resolve())
+        server
+          .once('listening', resolve)
+          .once('error', () => resolve())
+          .once('close', resolve)
       })
       server.listen({ port, host: this.#host, backlog: 511 })
     }

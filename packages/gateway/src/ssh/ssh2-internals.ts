@@ -61,6 +61,11 @@ export function refuseChannel(connection: Connection, reject: () => void, reason
   }
 }
 
+/** RFC 4253, 6.1, has everybody take 35,000 bytes, and ssh2 takes no more; that is a command of OpenSSH's client with so many, because it never splits one. */
+export function isPacketTooLong(error: Error): boolean {
+  return error.message === 'Bad packet length'
+}
+
 /** SSH_MSG_DISCONNECT with words (RFC 4253, 11.1), which OpenSSH's client prints; ssh2 sends none. */
 export function sendDisconnect(connection: Connection, reason: number, words: string): void {
   const text = Buffer.from(words)

@@ -15,6 +15,8 @@ export interface AccessDeps {
   readonly appsUrlNow: () => string | undefined
   /** What SSH clients connect to. */
   readonly sshHost: string | undefined
+  /** Settles when a port is listened on, or with why it cannot be. */
+  readonly sshPortFailure: (port: number) => Promise<string | undefined>
 }
 
 const sshPort = 22
@@ -36,9 +38,16 @@ export async function accessJob(
   return { answer, wakeMs: use.wakeMs }
 }
 
-async function openSsh({ live, sshHost }: AccessDeps, job: Job): Promise<SshAccessAnswer> {
+async function openSsh({ live, sshHost, sshPortFailure }: AccessDeps, job: Job): Promise<SshAccessAnswer> {
   if (sshHost === undefined) throw new MagsError('not_available', 'this server has no SSH gateway')
   const { port, privateKey } = await live.openSsh(job)
+  const failure = await sshPortFailure(port)
+  if (failure !== undefined) {
+    throw new MagsError(
+      'not_available',
+      `port ${port} of the server, which is this job's for SSH, cannot be listened on (${failure}); free the port: it is tried again every few seconds`,
+    )
+  }
   return { success: true, message: 'SSH proxy enabled', ssh_host: sshHost, ssh_port: port, ssh_private_key: privateKey, access_type: 'ssh_proxy' }
 }
 

@@ -90,6 +90,16 @@ describe('access to a port', () => {
     })
   })
 
+  it('says so when the port of a job is taken', async () => {
+    const portFailure = async (port: number) => (port === 40_000 ? 'EADDRINUSE' : undefined)
+    await using mags = await startSleepServer({ deps: { ssh: { host: 'h', portFailure } } })
+    expect((await access(mags, await resting(mags), { port: 22 })).body).toMatchObject({
+      code: 'not_available',
+      error: expect.stringMatching(/^port 40000 of the server, .* cannot be listened on \(EADDRINUSE\)/),
+    })
+    expect(await sshPortOf(mags, await resting(mags))).toBe(40_001)
+  })
+
   it('says so when there is no gateway', async () => {
     await using mags = await startSleepServer({ deps: { appsUrl: () => undefined } })
     const id = await resting(mags)

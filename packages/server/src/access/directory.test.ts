@@ -1,5 +1,7 @@
 import { once } from 'node:events'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { openDatabase } from '../state/database.ts'
 import { onlySandbox, resting, running, type SleepServer, startSleepServer } from '../testing/sleep-server.ts'
 import { generateSshKey } from './openssh-key.ts'
 
@@ -37,6 +39,22 @@ describe('a host name', () => {
     expect(await find(mags, host)).toMatchObject({ requestId: first, state: 'over' })
     const second = await resting(mags, { workspace_id: 'w' })
     expect(await find(mags, host)).toMatchObject({ requestId: second, state: 'running' })
+  })
+
+  it('means a private job also before it is known here', async () => {
+    await using mags = await startSleepServer()
+    const first = await resting(mags, { workspace_id: 'w' })
+    const host = `${(await mags.status(first)).subdomain}.apps.localhost`
+    await mags.call('POST', `/mags-jobs/${first}/access`, { port: 3000, visibility: 'token' })
+    await mags.call('POST', `/mags-jobs/${first}/stop`)
+    expect(await find(mags, host)).toMatchObject({ state: 'over', visibility: 'public' })
+    // As another server on the same database has just stored it.
+    await using db = {
+      database: await openDatabase({ kind: 'sqlite', path: join(mags.directory, 'mags.db') }),
+      [Symbol.asyncDispose]: () => db.database.destroy(),
+    }
+    await db.database.updateTable('jobs').set({ status: 'pending' }).where('request_id', '=', first).execute()
+    expect(await find(mags, host)).toMatchObject({ state: 'starting', visibility: 'token' })
   })
 
   it('means what an alias stands for', async () => {
@@ -159,6 +177,26 @@ describe('who may', () => {
     expect(await directory.acceptsKey(id, key)).toBe(true)
     expect(await directory.findBySshUser('box', key)).toMatchObject({ requestId: id })
     expect(await directory.findBySshUser('other', key)).toBeUndefined()
+  })
+
+  it('not draw a client to a job of theirs by adding its key', async () => {
+    await using mags = await startSleepServer()
+    const { directory, tokens } = mags.server
+    const headers = { authorization: `Bearer ${await tokens.create('other')}` }
+    await using db = {
+      database: await openDatabase({ kind: 'sqlite', path: join(mags.directory, 'mags.db') }),
+      [Symbol.asyncDispose]: () => db.database.destroy(),
+    }
+    await db.database.updateTable('tokens').set({ account_id: 'a' }).where('name', '=', 'other').execute()
+    const { publicKey } = await generateSshKey('')
+    const mine = await resting(mags, { name: 'box' })
+    await mags.call('POST', '/mags-ssh-keys', { public_key: publicKey })
+    await mags.call('POST', '/mags-ssh-keys', { public_key: publicKey }, headers)
+    const theirs = await mags.call('POST', '/mags-jobs', { script: 'wait', persistent: true, name: 'box' }, headers)
+    expect(theirs.status).toBe(202)
+    // Whatever order a database would give them in.
+    await db.database.updateTable('ssh_keys').set({ id: '0' }).where('account_id', '=', 'a').execute()
+    expect(await directory.findBySshUser('box', withoutComment(publicKey))).toMatchObject({ requestId: mine })
   })
 
   it('see a private URL: who has a token of the account', async () => {

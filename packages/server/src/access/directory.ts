@@ -7,8 +7,9 @@ import type { Tokens } from '../tokens/tokens.ts'
 import type { WorkspaceStore } from '../workspaces/store.ts'
 import type { LiveJob, LiveJobs } from './live-jobs.ts'
 import { Misses } from './misses.ts'
+import { ownerOf } from './owner.ts'
 import type { SshKeyStore } from './ssh-key-store.ts'
-import type { AccessStore } from './store.ts'
+import { type AccessStore, noAccess } from './store.ts'
 
 export interface DirectoryDeps {
   readonly live: LiveJobs
@@ -126,7 +127,7 @@ export class Directory implements GatewayDirectory {
     const workspace = await workspaces.bySubdomain(subdomain)
     if (workspace) return await this.#ofWorkspace(workspace.accountId, workspace.workspaceId)
     const job = await store.findBySubdomain(subdomain)
-    return job && this.#overTarget(job)
+    return job && (await this.#overTarget(job))
   }
 
   /** Its newest job. */
@@ -134,7 +135,7 @@ export class Directory implements GatewayDirectory {
     const live = this.#deps.live.byWorkspace(accountId, workspaceId)
     if (live) return await this.#target(live)
     const job = await this.#deps.store.findByWorkspace(accountId, workspaceId)
-    return job && this.#overTarget(job)
+    return job && (await this.#overTarget(job))
   }
 
   /** By everything a user of SSH may call a job of this account. */
@@ -150,7 +151,7 @@ export class Directory implements GatewayDirectory {
 
   async #targetOf(job: Job): Promise<GatewayTarget> {
     const live = this.#deps.live.get(job.requestId)
-    return live ? await this.#target(live) : this.#overTarget(job)
+    return live ? await this.#target(live) : await this.#overTarget(job)
   }
 
   async #target(live: LiveJob): Promise<GatewayTarget> {
@@ -160,10 +161,12 @@ export class Directory implements GatewayDirectory {
     return { requestId, name, port, visibility, state, startedAt: run.uses.wokenAt }
   }
 
-  #overTarget(job: Job): GatewayTarget {
+  /** A job that is not known here: over, or so young that it is not yet. */
+  async #overTarget(job: Job): Promise<GatewayTarget> {
     const { requestId, name, port, startedAt, status } = job
-    const state = isFinal(status) ? 'over' : 'starting'
-    // Nothing is shown of it, and nobody learns whether it was private.
-    return { requestId, name, port, visibility: 'public', state, startedAt: startedAt === null ? null : Date.parse(startedAt) }
+    const isOver = isFinal(status)
+    // Nothing is shown of one that is over, and nobody learns whether it was private; the other may be there in a moment.
+    const { visibility } = isOver ? noAccess : await this.#deps.access.find(ownerOf(job))
+    return { requestId, name, port, visibility, state: isOver ? 'over' : 'starting', startedAt: startedAt === null ? null : Date.parse(startedAt) }
   }
 }

@@ -51,9 +51,10 @@ export class SshKeyStore {
     })
   }
 
-  /** The accounts that have this key. */
+  /** The accounts that have this key, the one that had it first before others: anybody can add a key that is not theirs. */
   async accountsWith(publicKey: string): Promise<string[]> {
-    const rows = await this.#database.selectFrom('ssh_keys').select('account_id').where('public_key', '=', publicKey).execute()
+    const keys = this.#database.selectFrom('ssh_keys').select('account_id').where('public_key', '=', publicKey)
+    const rows = await keys.orderBy('created_at').orderBy('id').execute()
     return rows.map((row) => row.account_id)
   }
 }

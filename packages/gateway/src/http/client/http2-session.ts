@@ -4,6 +4,7 @@ import type { HttpLimits } from '../limits.ts'
 import type { ClientAddress } from '../request/client-request.ts'
 import { WireError } from '../wire/wire-error.ts'
 import type { StartExchange } from './client-side.ts'
+import type { ConnectionCounts } from './connection-counts.ts'
 import { readHttp2Head } from './http2-request-head.ts'
 import { Http2ClientStream } from './http2-stream.ts'
 
@@ -14,6 +15,8 @@ export interface Http2Deps {
   readonly start: StartExchange
   readonly serverName: string | undefined
   readonly address: ClientAddress
+  /** Of all sessions. */
+  readonly streams: ConnectionCounts
   readonly onClosed: () => void
 }
 
@@ -49,7 +52,15 @@ export class Http2ClientSession {
   }
 
   #onStream(stream: ServerHttp2Stream, flags: number, raw: readonly string[]): void {
-    const { address, serverName, limits, start } = this.#deps
+    const { address, serverName, limits, start, streams } = this.#deps
+    const uncount = streams.add(address.address, !address.trusted)
+    if (uncount === undefined) {
+      stream.on('error', () => {})
+      // RFC 9113 8.7: nothing was done, it may be asked again.
+      stream.close(constants.NGHTTP2_REFUSED_STREAM)
+      return
+    }
+    stream.once('close', uncount)
     try {
       const request = readHttp2Head(raw, (flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0, address, serverName)
       const client = new Http2ClientStream(stream, request, limits, start)
