@@ -187,7 +187,7 @@ describe('HTTP/2', () => {
     const [first] = [ask(one, {}), ask(one, {})]
     await expect.poll(() => upstream.sockets.size).toBe(2)
     const refused = ask(other, {})
-    await once(refused, 'close')
+    await expect(once(refused, 'close')).rejects.toMatchObject({ code: 'ERR_HTTP2_STREAM_ERROR' })
     expect(refused.rstCode).toBe(constants.NGHTTP2_REFUSED_STREAM)
     first?.close(constants.NGHTTP2_CANCEL)
     await expect.poll(() => upstream.sockets.size).toBe(1)

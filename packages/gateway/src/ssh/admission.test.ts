@@ -12,19 +12,33 @@ const limits = {
   failureMemoryMs: 1_000,
 }
 
+const enters = (admission: Admission, address: string) => admission.enter(address, () => undefined) !== undefined
+
 describe('Admission', () => {
   it('lets so many wait for each address and in all', () => {
     const admission = new Admission(limits)
-    expect(['1.1.1.1', '1.1.1.1', '1.1.1.1', '2.2.2.2', '3.3.3.3'].map((address) => admission.enter(address))).toEqual([true, true, false, true, false])
-    admission.leave('1.1.1.1')
-    expect(admission.enter('3.3.3.3')).toBe(true)
+    const enter = (address: string) => admission.enter(address, () => expect.unreachable())
+    const [leave, ...others] = ['1.1.1.1', '2.2.2.2', '3.3.3.3'].map(enter)
+    expect([leave, ...others, enter('4.4.4.4')].map((entered) => entered !== undefined)).toEqual([true, true, true, false])
+    leave?.()
+    // Once is enough.
+    leave?.()
+    expect(['4.4.4.4', '5.5.5.5'].map((address) => enter(address) !== undefined)).toEqual([true, false])
+  })
+
+  it('ends the oldest of the network that has most, for one that has fewer', () => {
+    const admission = new Admission(limits)
+    const ended: string[] = []
+    const enter = (address: string, name: string) => admission.enter(address, () => ended.push(name)) !== undefined
+    expect([enter('1.1.1.1', 'a'), enter('1.1.1.1', 'b'), enter('2.2.2.2', 'c'), enter('1.1.1.1', 'd')]).toEqual([true, true, true, false])
+    expect([enter('3.3.3.3', 'e'), ended, enter('4.4.4.4', 'f')]).toEqual([true, ['a'], false])
   })
 
   it('takes a network of IPv6 for one address, and a mapped IPv4 for that', () => {
     const admission = new Admission(limits)
-    expect(['2001:db8::1', '2001:db8:0:0:ffff::2', '2001:db8::3'].map((address) => admission.enter(address))).toEqual([true, true, false])
+    expect(['2001:db8::1', '2001:db8:0:0:ffff::2', '2001:db8::3'].map((address) => enters(admission, address))).toEqual([true, true, false])
     const mapped = new Admission(limits)
-    expect(['::ffff:1.1.1.1', '1.1.1.1', '::ffff:1.1.1.1'].map((address) => mapped.enter(address))).toEqual([true, true, false])
+    expect(['::ffff:1.1.1.1', '1.1.1.1', '::ffff:1.1.1.1'].map((address) => enters(mapped, address))).toEqual([true, true, false])
   })
 
   it('delays failures more and more, up to a bound, and forgets', () => {

@@ -13,7 +13,8 @@ interface Failures {
 export class Admission {
   readonly #limits: SshLimits
   readonly #now: () => number
-  readonly #waiting = new Map<string, number>()
+  /** By network, how each of its connections is ended, the oldest first. */
+  readonly #waiting = new Map<string, Set<() => void>>()
   /** In the order of their last failure. */
   readonly #failures = new Map<string, Failures>()
   #unauthenticated = 0
@@ -23,23 +24,37 @@ export class Admission {
     this.#now = now
   }
 
-  /** Counts a connection that has not shown a key yet; false when there are too many. Call {@link leave} once for each that was let in. */
-  enter(address: string): boolean {
+  /**
+   * Counts a connection that has not shown a key yet; undefined when its network has too many. What it returns is to be called when it has shown its key, or is gone. When there are too many in all, the oldest of the network
+   * that has most gives way, so that a few networks cannot keep all others out: `end` is then called.
+   */
+  enter(address: string, end: () => void): (() => void) | undefined {
     const network = networkOf(address)
-    const waiting = this.#waiting.get(network) ?? 0
-    if (waiting >= this.#limits.unauthenticatedPerAddress || this.#unauthenticated >= this.#limits.unauthenticated) return false
-    this.#waiting.set(network, waiting + 1)
+    const own = this.#waiting.get(network) ?? new Set()
+    if (own.size >= this.#limits.unauthenticatedPerAddress) return undefined
+    if (this.#unauthenticated >= this.#limits.unauthenticated && !this.#makeRoom(own.size)) return undefined
+    const ended = () => end()
+    this.#waiting.set(network, own.add(ended))
     this.#unauthenticated++
-    return true
+    return () => this.#leave(network, ended)
   }
 
-  /** It has shown its key, or is gone. */
-  leave(address: string): void {
-    const network = networkOf(address)
-    const waiting = (this.#waiting.get(network) ?? 0) - 1
-    if (waiting > 0) this.#waiting.set(network, waiting)
-    else this.#waiting.delete(network)
+  #leave(network: string, ended: () => void): void {
+    const own = this.#waiting.get(network)
+    if (!own?.delete(ended)) return
     this.#unauthenticated--
+    if (own.size === 0) this.#waiting.delete(network)
+  }
+
+  /** False when nobody has more than the network of the one who comes would have. */
+  #makeRoom(ownCount: number): boolean {
+    let most: { readonly network: string; readonly size: number } | undefined
+    for (const [network, { size }] of this.#waiting) if (size > (most?.size ?? ownCount + 1)) most = { network, size }
+    const [oldest] = (most && this.#waiting.get(most.network)) ?? []
+    if (most === undefined || oldest === undefined) return false
+    this.#leave(most.network, oldest)
+    oldest()
+    return true
   }
 
   /** Counts a refused key or password; returns for how many milliseconds its answer has to wait. */

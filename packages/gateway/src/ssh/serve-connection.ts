@@ -44,7 +44,8 @@ export async function serveConnection(socket: Socket, context: ConnectionContext
     })
   })
   socket.on('error', () => undefined)
-  if (!admission.enter(address)) {
+  const admitted = admission.enter(address, () => socket.destroy())
+  if (admitted === undefined) {
     // Before the identification any line may be sent (RFC 4253, 4.2).
     socket.end('Too many connections that have not logged in; try again in a moment\r\n')
     socket.resume()
@@ -55,7 +56,7 @@ export async function serveConnection(socket: Socket, context: ConnectionContext
   const leave = () => {
     if (authenticated) return
     authenticated = true
-    admission.leave(address)
+    admitted()
   }
   gone.signal.addEventListener('abort', leave, { once: true })
   socket.setNoDelay(true)

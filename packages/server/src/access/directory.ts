@@ -99,7 +99,9 @@ export class Directory implements GatewayDirectory {
     if (live === undefined) throw new MagsError('job_not_running', 'the job is over')
     if (!live.persistent) throw new MagsError('job_not_running', `job ${live.name} is not persistent, so it cannot be reached from outside`)
     const { run } = live
-    const use = await run.uses.use(reason, abort)
+    const use = await run.uses.use(reason, abort).catch((error: unknown) => {
+      throw reason === 'http' ? forStrangers(error, live.name) : error
+    })
     const { running, wokenAt } = use
     return {
       gone: running.gone,
@@ -169,4 +171,10 @@ export class Directory implements GatewayDirectory {
     const { visibility } = isOver ? noAccess : await this.#deps.access.find(ownerOf(job))
     return { requestId, name, port, visibility, state: isOver ? 'over' : 'starting', startedAt: startedAt === null ? null : Date.parse(startedAt) }
   }
+}
+
+/** Whoever visits a URL may be anybody; what went wrong on this machine is for the owner. */
+function forStrangers(error: unknown, name: string): unknown {
+  if (!(error instanceof MagsError) || error.code !== 'wake_failed') return error
+  return new MagsError('wake_failed', `${name} could not be woken; its owner hears why from: mags wake ${name}`, { cause: error })
 }

@@ -203,6 +203,8 @@ describe('names', () => {
       ['a.localhost', /localhost/],
       ['x.apps.example.org', /names below apps.example.org are given by subdomain/],
       ['API.example.org', /is where the API of this server is/],
+      ['x.api.example.org', /belongs to the same names as api.example.org/],
+      ['example.org', /belongs to the same names as api.example.org/],
       [7, /must be a string/],
     ]
     for (const [domain, words] of cases) {

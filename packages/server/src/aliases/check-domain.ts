@@ -16,6 +16,10 @@ export function checkDomain(domain: string | null | undefined, { appsUrlNow, pub
   if (domain === apps) return null
   if (apps !== undefined && domain.endsWith(`.${apps}`))
     throw new MagsError('bad_request', `domain: names below ${apps} are given by subdomain; leave domain out`)
-  if (domain === new URL(publicUrl).hostname) throw new MagsError('bad_request', `domain: ${domain} is where the API of this server is; choose another`)
+  const api = new URL(publicUrl).hostname
+  if (domain === api) throw new MagsError('bad_request', `domain: ${domain} is where the API of this server is; choose another`)
+  // A page there could set cookies for the API's own pages, or for all jobs (RFC 6265, 5.1.3).
+  const near = [api, ...(apps === undefined ? [] : [apps])].find((own) => own.endsWith(`.${domain}`) || domain.endsWith(`.${own}`))
+  if (near !== undefined) throw new MagsError('bad_request', `domain: ${domain} belongs to the same names as ${near} of this server; choose another`)
   return domain
 }

@@ -20,7 +20,20 @@ export interface SaveStateOptions {
   readonly file: string
   /** RAM is to be in the file, too, without pages that are all zero. */
   readonly memory: boolean
+  /** Of the machine. */
+  readonly memoryMb: number
   readonly timeoutMs: number
+}
+
+const pageBytes = 4096
+/** What QEMU says with each page. */
+const pageHeadBytes = 64
+/** Devices take a hundredth of it. */
+const deviceBytes = 64 * 2 ** 20
+
+/** The most that there can be to save: a QEMU that somebody has taken over must not fill the disk. */
+function longestState({ memory, memoryMb }: Pick<SaveStateOptions, 'memory' | 'memoryMb'>): number {
+  return deviceBytes + (memory ? memoryMb * (2 ** 20 / pageBytes) * (pageBytes + pageHeadBytes) : 0)
 }
 
 /**
@@ -29,6 +42,7 @@ export interface SaveStateOptions {
  */
 export async function saveState(qmp: QmpConnection, options: SaveStateOptions): Promise<void> {
   const { socketPath, uid, file, memory, timeoutMs } = options
+  const mostBytes = longestState(options)
   await using undo = new AsyncDisposableStack()
   const server = createServer()
   undo.defer(() => void server.close())
@@ -45,6 +59,9 @@ export async function saveState(qmp: QmpConnection, options: SaveStateOptions): 
   try {
     const [socket] = await withDeadline(qmp, accepted, timeoutMs)
     undo.defer(() => void socket.destroy())
+    socket.on('data', () => {
+      if (socket.bytesRead > mostBytes) socket.destroy(new MagsError('sandbox_failed', 'QEMU sends more than the state of its machine'))
+    })
     await withDeadline(qmp, pipeline(socket, createWriteStream(file, { mode: 0o600, highWaterMark: 1 << 20 })), timeoutMs)
     await migrationEnd(qmp, timeoutMs)
   } catch (error) {

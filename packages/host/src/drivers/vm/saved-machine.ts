@@ -18,11 +18,14 @@ export function transferTimeoutMs(memoryMb: number, baseMs: number): number {
  * Writes memory and devices of a stopped machine to `memory` in a folder; the file is there whole or not at all. What `save` leaves of a machine is stopped, and may go on.
  * Rejects with MagsError 'sandbox_failed', e.g. when the disk is full.
  */
-export async function saveMachine(machine: Machine, options: { directory: string; target: string; uid: number; timeoutMs: number }): Promise<void> {
-  const { directory, target, uid, timeoutMs } = options
+export async function saveMachine(
+  machine: Machine,
+  options: { directory: string; target: string; uid: number; memoryMb: number; timeoutMs: number },
+): Promise<void> {
+  const { directory, target, uid, memoryMb, timeoutMs } = options
   const draft = join(target, `${memoryName}.part`)
   try {
-    await saveState(machine.qmp, { socketPath: join(directory, 'state.sock'), uid, file: draft, memory: true, timeoutMs })
+    await saveState(machine.qmp, { socketPath: join(directory, 'state.sock'), uid, file: draft, memory: true, memoryMb, timeoutMs })
     await rename(draft, join(target, memoryName))
   } catch (error) {
     await rm(draft, { force: true })

@@ -139,7 +139,8 @@ export class TemplateStore {
     await slot.swapOut()
     guest.agent.close()
     await guest.machine.qmp.execute('stop')
-    await saveState(guest.machine.qmp, { socketPath: join(directory, 'state.sock'), uid, file: join(draft, 'state'), memory: false, timeoutMs: bootTimeoutMs })
+    const state = { file: join(draft, 'state'), memory: false, memoryMb: parts.memoryMb }
+    await saveState(guest.machine.qmp, { socketPath: join(directory, 'state.sock'), uid, ...state, timeoutMs: bootTimeoutMs })
     await guest.machine.kill()
     await writeFile(
       join(draft, 'template.json'),

@@ -321,7 +321,8 @@ export class VmDriver implements SandboxDriver {
       resolver: this.#deps.taps?.resolver,
       timeoutMs: this.#timeoutMs,
       connect: (machine) => connectAgentOf(machine, join(directory, 'agent.sock'), this.#timeoutMs),
-      save: (machine, target) => saveMachine(machine, { directory, target, uid, timeoutMs: transferTimeoutMs(shape.memoryMb, this.#timeoutMs) }),
+      save: (machine, target) =>
+        saveMachine(machine, { directory, target, uid, memoryMb: shape.memoryMb, timeoutMs: transferTimeoutMs(shape.memoryMb, this.#timeoutMs) }),
       revive: (record, onProcess) => this.#startSaved(record, slot, directory, onProcess),
       ranOutOfMemory: async () => ((await this.#deps.cgroups?.oomKills(this.#cgroupOf(id))) ?? 0) > 0,
     })
