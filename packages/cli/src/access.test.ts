@@ -14,6 +14,7 @@ const answers: Readonly<Record<string, object>> = {
 
 let home: Awaited<ReturnType<typeof newHome>>
 let server: FakeServer
+let portOfJob: number
 
 beforeAll(async () => {
   buildCli()
@@ -25,9 +26,11 @@ beforeAll(async () => {
 beforeEach(async () => {
   await server?.[Symbol.asyncDispose]()
   server = await new FakeServer({ serve: { status: { status: 'running', name: 'web' } } }).listen()
+  portOfJob = 8080
   server.intercept = ({ method, path }, response) => {
     const verb = path.split('/')[3] ?? ''
-    if (method === 'PATCH') sendJson(response, 200, { success: true, message: 'Job updated' })
+    if (path === '/mags-jobs/web/status') sendJson(response, 200, { request_id: firstId, name: 'web', status: 'running', port: portOfJob })
+    else if (method === 'PATCH') sendJson(response, 200, { success: true, message: 'Job updated' })
     else if (method === 'POST' && verb === 'fork') sendJson(response, 202, { request_id: firstId, status: 'accepted', message: '', with_memory: false })
     else if (method === 'POST' && answers[verb] !== undefined) sendJson(response, 200, answers[verb])
     else return false
@@ -81,6 +84,12 @@ describe('mags url', () => {
     expect(server.requests).toEqual([])
   })
 
+  it('without a port leads to the one the job has', async () => {
+    portOfJob = 3000
+    expect(await mags('url', 'web')).toMatchObject({ code: 0 })
+    expect(bodies(/\/access$/)).toEqual([{ port: 3000 }])
+  })
+
   it('prints the answer of the API', async () => {
     expect(JSON.parse((await mags('url', 'web', '--json')).stdout)).toEqual(answers.access)
   })
@@ -114,6 +123,7 @@ describe('mags sleep, wake and set', () => {
   it('set needs something to change, and no contradiction', async () => {
     expect(await mags('set', 'web')).toMatchObject({ code: 2, stderr: expect.stringContaining('Nothing to change') })
     expect(await mags('set', 'web', '--no-network', '--allow', 'a.b')).toMatchObject({ code: 2, stderr: expect.stringContaining('--no-network') })
+    expect(await mags('set', 'web', '--port', '22')).toMatchObject({ code: 2, stderr: expect.stringContaining('mags ssh') })
     expect(server.requests).toEqual([])
   })
 })

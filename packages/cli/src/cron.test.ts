@@ -102,7 +102,7 @@ describe('mags cron add', () => {
     for (const [args, words] of [
       [['-s', '@daily', 'true'], '--name'],
       [['-n', 'x', 'true'], '--schedule'],
-      [['-n', 'x', '-s', '@daily'], 'No script'],
+      [['-n', 'x', '-s', '@daily'], "No script. Give one as an argument (mags cron add … 'echo hello')"],
       [['-n', 'x', '-s', '@daily', '--overlap', 'kill', 'true'], 'skip, queue, allow'],
       [['-n', 'x', '-s', '@daily', '--no-sleep', 'true'], '--persistent'],
     ] as const)

@@ -225,6 +225,10 @@ describe('failures', () => {
   it('of usage exit 2 with the nearest name', async () => {
     expect(await mags('rnu')).toEqual({ code: 2, stdout: '', stderr: "mags: unknown command 'rnu' (did you mean run?). See 'mags --help'.\n" })
     expect((await mags('run', '--jsno', 'x')).stderr).toContain("(did you mean --json?). See 'mags run --help'.")
+    expect((await mags('cron', 'add')).stderr).toContain("See 'mags cron add --help'.")
+    expect((await mags('url', 'alias', 'ls', 'x')).stderr).toContain("See 'mags url alias list --help'.")
+    expect((await mags('ls', '--page', '0')).stderr).toContain("See 'mags list --help'.")
+    expect(await mags('status', '')).toEqual({ code: 2, stdout: '', stderr: 'mags: The id or name of a job must not be empty.\n' })
     expect(await mags('run')).toMatchObject({ code: 2, stderr: expect.stringContaining("mags run 'echo hello'") })
     expect(await mags('run', '-t', 'soon', 'x')).toMatchObject({ code: 2 })
     expect(await mags('run', '--no-sleep', 'x')).toMatchObject({ code: 2, stderr: expect.stringContaining('--persistent') })

@@ -44,19 +44,32 @@ export async function main(args: readonly string[]): Promise<never> {
 export async function runProgram(cli: Cli, args: readonly string[]): Promise<number> {
   // Found before the command line is read, so that its faults come as JSON too.
   cli.output.json = beforeDashes(args).includes('--json')
+  const program = newProgram()
   try {
-    return await dispatch(cli, args)
+    return await dispatch(cli, program, args)
   } catch (error) {
     const { reportFailure } = await import('./exit/report-failure.ts')
-    return await reportFailure(error, cli.output, args[0] !== undefined && Object.hasOwn(definitions, args[0]) ? args[0] : undefined)
+    return await reportFailure(error, cli.output, commandOf(program, args))
   }
 }
 
-async function dispatch(cli: Cli, args: readonly string[]): Promise<number> {
+/** The command that was asked for, such as `cron add`. */
+function commandOf(program: Command, args: readonly string[]): string | undefined {
+  const names: string[] = []
+  let command: Command | undefined = program
+  for (const word of args) {
+    command = command.commands.find((each) => each.name() === word || each.aliases().includes(word))
+    if (command === undefined) break
+    names.push(command.name())
+  }
+  return names.length === 0 ? undefined : names.join(' ')
+}
+
+async function dispatch(cli: Cli, program: Command, args: readonly string[]): Promise<number> {
   const [asked] = args
+  if (asked === '--version' || asked === '-V') return await dispatch(cli, program, ['version'])
   if (asked !== undefined && laterCommands.has(asked)) throw notAvailableYet(`'mags ${asked}'`)
   let exitCode: number = exitCodes.ok
-  const program = newProgram()
   const needed = asked !== undefined && Object.hasOwn(definitions, asked) ? [asked] : Object.keys(definitions)
   for (const name of needed) {
     const define = await definitions[name]?.()
@@ -71,7 +84,6 @@ async function dispatch(cli: Cli, args: readonly string[]): Promise<number> {
     program.addCommand(command.copyInheritedSettings(program))
     inheritSettings(command)
   }
-  if (asked === '--version' || asked === '-V') return await dispatch(cli, ['version'])
   if (asked === undefined) program.outputHelp()
   else await program.parseAsync([...args], { from: 'user' })
   return exitCode

@@ -68,6 +68,23 @@ export const wakeAnswer = z.object({
 })
 export type WakeAnswer = z.output<typeof wakeAnswer>
 
+/** POST /mags-jobs/:id/fork */
+export const forkJobRequest = z.strictObject({
+  name: label().optional().describe('Default: the name of the job with -fork.'),
+  workspace_id: label().nullish().describe('A new workspace that the copy is saved as; a copy without one is not saved.'),
+})
+export type ForkJobRequest = z.output<typeof forkJobRequest>
+
+export const forkJobAnswer = z.object({
+  request_id: z.string(),
+  status: z.literal('accepted'),
+  message: z.string(),
+  with_memory: z
+    .boolean()
+    .describe('True: memory and processes were copied, and the script goes on in the copy. False: files only; the copy runs the startup command.'),
+})
+export type ForkJobAnswer = z.output<typeof forkJobAnswer>
+
 /** POST /mags-ssh-keys */
 export const addSshKeyRequest = z.strictObject({
   name: label().optional().describe('Default: the comment of the key, else its type.'),

@@ -109,6 +109,7 @@ export const jobStatusAnswer = z.object({
     .nullable()
     .describe('What it may reach; null: all that the server allows.'),
   egress_bytes: z.number().nullable().describe('Bytes it sent to anywhere outside, as far as counted.'),
+  forked_from: z.string().nullable().describe('Request id of the job whose sandbox its own began as a copy of.'),
   error: z.string().nullable(),
 })
 export type JobStatusAnswer = z.output<typeof jobStatusAnswer>

@@ -69,7 +69,7 @@ function add(cli: Cli, done: Done): Command {
       const { addCron } = await import('../cron/add-cron.ts')
       const files = flags.file ?? []
       if (files.length > 0) (await import('../run/check-files.ts')).checkFiles(files)
-      const { script, type } = await readScript(cli, { words, file: flags.scriptFile, url: flags.scriptUrl })
+      const { script, type } = await readScript(cli, { words, file: flags.scriptFile, url: flags.scriptUrl, command: 'cron add' })
       const cron = await addCron(cli, { ...optionsOf(flags), script, type }, files)
       if (cli.output.json) await cli.output.data(cron)
       else await cli.output.out(cron.next_run_at === null ? `${cron.name} is disabled\n` : `${cron.name} runs next at ${cron.next_run_at}\n`)

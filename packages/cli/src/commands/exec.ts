@@ -5,6 +5,7 @@ import type { Cli, CommandDefinition } from '../cli.ts'
 import { CliError, usageError } from '../exit/cli-error.ts'
 import { openSession } from '../server/session.ts'
 import { readStdin } from '../terminal/read-stdin.ts'
+import { commandWords } from './command-words.ts'
 import { environmentEntry, wholeNumber } from './flag-values.ts'
 
 interface ExecFlags {
@@ -20,7 +21,7 @@ export const execCommand: CommandDefinition = (cli, done) =>
   new Command('exec')
     .summary("run a command in a job's sandbox")
     .description("Runs one command in a job's sandbox, shows its output as it comes, and ends with its exit code. Flags come before the name.")
-    .argument('<name>', 'name or id of the job')
+    .argument('<name>', 'id, name or workspace of the job')
     .argument('<command...>', 'shell command; several words are joined by spaces')
     .option('-t, --timeout <seconds>', 'end the command after this long (30)', wholeNumber(1))
     .option('--env <NAME=VALUE>', 'environment variable, repeatable; NAME alone passes yours on', environmentEntry(cli.env))
@@ -28,7 +29,9 @@ export const execCommand: CommandDefinition = (cli, done) =>
     .option('--no-stdin', 'do not pass standard input on')
     .option('--json', 'print the answer of the API at the end')
     .passThroughOptions()
-    .action(async (id: string, words: string[], flags: ExecFlags) => {
+    .action(async (id: string, given: string[], flags: ExecFlags) => {
+      const words = commandWords(given, 'exec')
+      if (words.length === 0) throw usageError("No command. See 'mags exec --help'.")
       cli.interrupts.listen()
       const options: ExecOptions = { timeoutSeconds: flags.timeout, environment: flags.env, cwd: flags.cwd, signal: cli.interrupts.requested }
       const stdin = flags.stdin ? await readStdin(cli, maxStdinBytes, tooLong) : undefined

@@ -14,7 +14,7 @@ export const logsCommand: CommandDefinition = (cli, done) =>
   new Command('logs')
     .summary("show a job's output")
     .description("Shows a job's output: standard output and standard error apart, as the script wrote them.")
-    .argument('<id>', 'id or name of the job')
+    .argument('<id>', 'id, name or workspace of the job')
     .option('-f, --follow', 'go on until the job ends')
     .addOption(new Option('--source <source>', 'only this').choices(['stdout', 'stderr', 'system']))
     .option('--json', 'print the answer of the API; with -f one row a line')

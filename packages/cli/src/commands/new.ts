@@ -11,7 +11,7 @@ interface NewFlags extends SandboxFlags {
 export const newCommand: CommandDefinition = (cli, done) => {
   const command = new Command('new')
     .summary('start a sandbox that stays, on a workspace')
-    .description('Starts a persistent sandbox on the workspace of the same name, which is made when there is none. Prints its id once it is ready.')
+    .description('Starts a persistent sandbox on the workspace of the same name, which is made when there is none. Prints its id and its URL once it is ready.')
     .argument('<name>', 'name of the workspace and of the job')
     .option('--base <workspace>', 'begin as this one is; it is not changed')
   return addSandboxFlags(command, cli)

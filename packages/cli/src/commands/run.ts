@@ -47,8 +47,8 @@ function mainFlags(): Command {
       "Runs a shell script in a fresh sandbox, shows its output as it comes, and ends with its exit code. 'mags run -' reads it from standard input.",
     )
     .argument('[script...]', 'shell script; several words are joined by spaces')
-    .option('-p, --persistent', 'keep the sandbox; print its id and return once the script runs')
-    .option('--url', 'open its port (--port, 8080) to the web, and print the URL (needs -p)')
+    .option('-p, --persistent', 'keep the sandbox; print its id and URL and return once the script runs')
+    .option('--url', 'its port (--port, 8080) is wanted: the script is the server behind the URL, and does not keep the sandbox awake (needs -p)')
     .option('-w, --workspace <name>', 'restored before and saved after; made when there is none', parseName)
     .option('--base <workspace>', 'begin as this workspace is, which is not changed; with -w a fork of it', parseName)
     .option('-e, --ephemeral', 'keep nothing, which is also what it does without -w')

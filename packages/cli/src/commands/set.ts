@@ -27,6 +27,7 @@ export const setCommand: CommandDefinition = (cli, done) =>
   )
     .option('--json', 'print the answer of the API')
     .action(async (id: string, flags: SetFlags) => {
+      if (flags.port === 22) throw usageError("Port 22 is for SSH: 'mags ssh' connects to it.")
       const change: UpdateOptions = {
         noSleep: flags.sleep === undefined ? undefined : !flags.sleep,
         startupCommand: flags.startupCommand === '' ? null : flags.startupCommand,

@@ -2,6 +2,7 @@ import { resolveConfig } from '@mags/sdk'
 import { Command } from 'commander'
 import type { CommandDefinition } from '../cli.ts'
 import { openSession } from '../server/session.ts'
+import { commandWords } from './command-words.ts'
 
 interface SshFlags {
   readonly tty: boolean
@@ -20,7 +21,8 @@ export const sshCommand: CommandDefinition = (cli, done) =>
     .option('--print', 'print the command line for ssh and a block for ~/.ssh/config (VS Code and others) instead', false)
     .option('--json', 'print where it is and the file with its key as JSON instead')
     .passThroughOptions()
-    .action(async (name: string, command: string[], flags: SshFlags) => {
+    .action(async (name: string, words: string[], flags: SshFlags) => {
+      const command = commandWords(words, 'ssh')
       const [{ openSshAccess }, { writeSshPlace }, { describeSsh, sshArguments }] = await Promise.all([
         import('../ssh/open-ssh-access.ts'),
         import('../ssh/ssh-place.ts'),

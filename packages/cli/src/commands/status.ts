@@ -10,7 +10,7 @@ export const statusCommand: CommandDefinition = (cli, done) =>
   new Command('status')
     .summary('show how a job stands')
     .description('Shows how a job stands.')
-    .argument('<id>', 'id or name of the job')
+    .argument('<id>', 'id, name or workspace of the job')
     .option('--json', 'print the answer of the API')
     .action(async (id: string) => {
       const { first: status } = await openSession(cli, (mags) => mags.status(id, { signal: cli.interrupts.requested }))
@@ -34,7 +34,7 @@ export function describeStatus(status: StatusWire): string {
     ['exit code', status.exit_code?.toString()],
     ['error', status.error],
     ['persistent', status.persistent ? 'yes' : null],
-    ['url', status.url === null || status.visibility !== 'token' ? status.url : `${status.url} (token)`],
+    ['url', status.url === null ? null : `${status.url} (${status.visibility === 'token' ? 'token, ' : ''}port ${status.port})`],
     ['sandbox', status.vm_id == null ? null : `${status.isolation} ${status.vm_id}`],
     ['image', status.image],
     ['workspace', describeWorkspaceOf(status)],

@@ -6,7 +6,7 @@ export const stopCommand: CommandDefinition = (cli, done) =>
   new Command('stop')
     .summary('stop a job')
     .description('Stops a job and gives its sandbox back. Stopping one that has ended does nothing.')
-    .argument('<id>', 'id or name of the job')
+    .argument('<id>', 'id, name or workspace of the job')
     .option('--json', 'print the answer of the API')
     .action(async (id: string) => {
       const { first: answer } = await openSession(cli, (mags) => mags.stop(id, { signal: cli.interrupts.requested }))

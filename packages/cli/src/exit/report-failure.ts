@@ -31,7 +31,8 @@ function describe(error: unknown, command: string | undefined): Failure {
     return { ...said(exitCodes.failure, withHint(error), error.code), ...(error.body === undefined ? {} : { body: error.body }) }
   if (error instanceof MagsConnectionError) return said(exitCodes.failure, error.message, 'unreachable')
   if (error instanceof MagsProtocolError) return said(exitCodes.failure, error.message, 'protocol')
-  if (error instanceof TypeError && /^MAGS_PORT|http or https address/.test(error.message)) return said(exitCodes.usage, error.message, 'usage')
+  if (error instanceof TypeError && /^MAGS_PORT|http or https address|must not be empty\.$/.test(error.message))
+    return said(exitCodes.usage, error.message, 'usage')
   return said(exitCodes.failure, error instanceof Error ? (error.stack ?? error.message) : String(error), 'internal')
 }
 

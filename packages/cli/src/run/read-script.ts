@@ -12,6 +12,8 @@ export interface ScriptSource {
   readonly words: readonly string[]
   readonly file: string | undefined
   readonly url: string | undefined
+  /** Who asks, for the words of a refusal; absent: `run`. */
+  readonly command?: string
 }
 
 /**
@@ -28,7 +30,9 @@ export async function readScript(cli: Cli, source: ScriptSource): Promise<{ scri
   }
   const piped = await readStdin(cli, maxScriptBytes, tooLong)
   if (piped === undefined || piped.length === 0) {
-    throw usageError("No script. Give one as an argument (mags run 'echo hello'), with --script-file FILE, or on standard input. See 'mags run --help'.")
+    const command = `mags ${source.command ?? 'run'}`
+    const example = source.command === undefined ? "mags run 'echo hello'" : `${command} … 'echo hello'`
+    throw usageError(`No script. Give one as an argument (${example}), with --script-file FILE, or on standard input. See '${command} --help'.`)
   }
   return { script: checkedScript(piped, 'Standard input holds no script.') }
 }

@@ -231,7 +231,8 @@ export function describeStartConformance(name: string, setUp: () => Promise<Conf
     it('rubs out whole characters', async (context) => {
       needsKernel(context)
       const { running, until, text } = start(programs.editedLine, { pty })
-      await until((seen) => seen.includes('iutf8'))
+      // To the end of the line: what is typed in the middle of it is shown there.
+      await until((seen) => seen.includes('iutf8\r\n'))
       await type(running, 'äé\x7f\n')
       expect(await running.exit).toMatchObject({ exitCode: 0 })
       await running.outputEnd

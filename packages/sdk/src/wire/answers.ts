@@ -58,6 +58,8 @@ export interface StatusWire {
   startup_command: string | null
   /** Who may see its URL. */
   visibility: 'public' | 'token'
+  /** Request id of the job it is a copy of. */
+  forked_from: string | null
   sleep_stage: SleepStage | null
   slept_at: string | null
   woken_at: string | null

@@ -60,6 +60,8 @@ export function toRow(job: Job): Insertable<JobsTable> {
     url_used: Number(job.urlUsed),
     egress: job.egress === null ? null : JSON.stringify(job.egress),
     egress_bytes: job.egressBytes,
+    forked_from: job.forkedFrom,
+    forked_with_memory: job.forkedWithMemory === null ? null : Number(job.forkedWithMemory),
     ...timingColumns(job.timings),
   }
 }
@@ -118,5 +120,7 @@ export function toJob(row: Selectable<JobsTable>): Job {
     urlUsed: row.url_used !== 0,
     egress: row.egress === null ? null : (JSON.parse(row.egress) as EgressPolicy),
     egressBytes: row.egress_bytes,
+    forkedFrom: row.forked_from,
+    forkedWithMemory: row.forked_with_memory === null ? null : row.forked_with_memory !== 0,
   }
 }

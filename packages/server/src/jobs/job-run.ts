@@ -1,17 +1,27 @@
-import { type EgressPolicy, MagsError, type RunningSandbox, type SandboxLease, type ScriptExit, type ScriptSpec, type WorkspaceSaved } from '@mags/protocol'
+import {
+  type EgressPolicy,
+  MagsError,
+  type RunningSandbox,
+  type SandboxLease,
+  type SandboxSpec,
+  type ScriptExit,
+  type ScriptSpec,
+  type WorkspaceSaved,
+} from '@mags/protocol'
 import type { JobLog } from '../logs/job-log.ts'
 import { timestamp } from '../state/timestamp.ts'
 import { JobWorkspace } from '../workspaces/job-workspace.ts'
 import { wordsOf } from '../workspaces/save-left.ts'
 import { type Job, type JobTimings, sandboxSpecOf } from './job.ts'
 import { JobEgress } from './job-egress.ts'
-import { openJobFiles } from './job-files.ts'
 import { type Ending, failed, judge, timeoutWords, type Verdict, withUnsaved } from './job-outcome.ts'
 import type { JobRunDeps } from './job-run-deps.ts'
+import { scriptOf } from './script-of.ts'
 import { setLongTimeout } from './set-long-timeout.ts'
 import { JobSleep } from './sleep/job-sleep.ts'
 import { JobUses } from './sleep/job-uses.ts'
 import { restartJob } from './sleep/restart-job.ts'
+import { startupOutput } from './sleep/startup-output.ts'
 import { StartReport } from './start-report.ts'
 import { storeSurely } from './store-surely.ts'
 import { tellProgress } from './tell-progress.ts'
@@ -52,7 +62,10 @@ export class JobRun {
   #waiting = true
   #restarted: boolean
   /** Changed while the sandbox was made with another one. */
+  /** The last policy it was given since it is here. */
   #egress: EgressPolicy | undefined
+  /** That came while there was no sandbox to give it to. */
+  #hasNewEgress = false
 
   /** `acceptedAt` is a reading of `performance.now()`. */
   constructor(deps: JobRunDeps, job: Job, acceptedAt: number) {
@@ -118,62 +131,80 @@ export class JobRun {
 
   /** Takes a sandbox and stores that; undefined when the job ended instead. */
   async take(job: Job): Promise<SandboxLease | undefined> {
-    const lease = await this.#take(job)
-    if (lease === undefined) this.#workspace?.leave()
-    return lease
+    try {
+      return await this.takeFrom(job, (spec, abort) => this.#deps.host.acquire(spec, abort, tellProgress(this.log)))
+    } catch (error) {
+      if (!this.#isEnding) await this.#finish(this.#failure(error))
+      this.#workspace?.leave()
+      return undefined
+    }
   }
 
-  async #take(job: Job): Promise<SandboxLease | undefined> {
+  /** Takes what `obtain` makes, and stores that. Rejects with why there is none; the job is then neither ended nor let go. */
+  async takeFrom(job: Job, obtain: (spec: SandboxSpec, abort: AbortSignal) => Promise<SandboxLease>): Promise<SandboxLease> {
     this.#start.dequeued()
     // Ready by the time the first output comes; a failure shows at the first write.
     this.log.open().catch(() => undefined)
-    try {
-      await this.#workspace?.enter(this.#abort.signal)
-      const spec = this.#egress === undefined ? sandboxSpecOf(job) : { ...sandboxSpecOf(job), egress: this.#egress }
-      const lease = await this.#deps.host.acquire(spec, this.#abort.signal, tellProgress(this.log))
-      this.#start.acquired()
-      const stored = await this.#storeTaken(lease).catch(async (error: unknown) => {
-        await lease.release()
-        throw error
-      })
-      if (stored) return lease
+    await this.#workspace?.enter(this.#abort.signal)
+    const spec = this.#egress === undefined ? sandboxSpecOf(job) : { ...sandboxSpecOf(job), egress: this.#egress }
+    this.#hasNewEgress = false
+    const lease = await obtain(spec, this.#abort.signal)
+    this.#start.acquired()
+    const stored = await this.#storeTaken(lease).catch(async (error: unknown) => {
       await lease.release()
-      if (this.#ending === undefined && !this.#detached)
-        throw new MagsError('internal', 'the job is not pending any more; another server may use the same database')
-    } catch (error) {
-      if (this.#ending === undefined && !this.#detached) await this.#finish(this.#failure(error))
-    }
-    return undefined
+      throw error
+    })
+    if (stored) return lease
+    await lease.release()
+    throw this.#isEnding ? ended() : new MagsError('internal', 'the job is not pending any more; another server may use the same database')
   }
 
   /** Runs the script in the sandbox taken. Settles when the script has ended. */
   async execute(job: Job, lease: SandboxLease): Promise<void> {
-    if (this.#ending) return await this.#giveBack(lease)
-    let script: ScriptSpec = { script: job.script, environment: job.environment }
-    if (job.fileIds.length > 0) {
-      try {
-        script = { ...script, files: await openJobFiles(this.#deps.files, job) }
-      } catch (error) {
-        await this.#giveBack(lease)
-        return await this.#finish(this.#failure(error))
-      }
-      if (this.#ending) return await this.#giveBack(lease)
-    }
     try {
-      this.#running = await lease.run(script, this.log.sink)
+      await this.launch(job, lease)
     } catch (error) {
-      this.#workspace?.leave()
-      if (!this.#detached) await this.#finish(this.#failure(error))
+      if (!this.#isEnding) await this.#finish(this.#failure(error))
       return
     }
-    if (this.#detached) return
+    await this.follow()
+  }
+
+  /** Starts the script in the sandbox taken, or the startup command of a job that is `restarted`. Rejects with why it could not; the sandbox is then gone, unless the job was let go. */
+  async launch(job: Job, lease: SandboxLease): Promise<void> {
+    this.#restarted = job.restarted
+    let script: ScriptSpec
+    try {
+      if (this.#ending) throw ended()
+      script = await scriptOf(job, this.#deps.files)
+      if (this.#ending) throw ended()
+    } catch (error) {
+      await this.#giveBack(lease)
+      throw error
+    }
+    try {
+      this.#running = await lease.run(script, job.restarted ? startupOutput(this.log) : this.log.sink)
+    } catch (error) {
+      this.#workspace?.leave()
+      throw error
+    }
+    if (this.#detached) throw ended()
     if (!this.#finishing) this.#egressWatch.watch(this.#running, { hasRules: job.egress !== null })
-    if (this.#egress !== undefined) this.#running.setEgress(this.#egress).catch((error: unknown) => void this.fail(`egress: ${wordsOf(error)}`))
+    this.#catchUpEgress(this.#running)
     this.#start.attached()
     this.uses.begin()
-    if (job.timeoutSeconds !== null) this.#armDeadline(job.timeoutSeconds, job.timeoutSeconds * 1000)
+    if (job.timeoutSeconds !== null && !job.restarted) this.#armDeadline(job.timeoutSeconds, job.timeoutSeconds * 1000)
     if (!this.#finishing) this.#workspace?.watch(this.#running)
-    await this.#watch(this.#running)
+  }
+
+  /** Settles when the script that was launched has ended; at once when that was a startup command. */
+  async follow(): Promise<void> {
+    const running = this.#running
+    if (running === undefined) return
+    // A stop or the end of the server came while the script was being started.
+    if (this.#finishing) return this.#destroy()
+    if (this.#restarted) return this.#watchRestarted(running)
+    await this.#watch(running)
   }
 
   /** Goes on with a sandbox of a former process; without one it is a job that wakes in a new sandbox. */
@@ -198,7 +229,7 @@ export class JobRun {
       const spentMs = Math.max(0, this.#deps.clock() - Date.parse(job.startedAt))
       this.#armDeadline(job.timeoutSeconds, Math.max(0, job.timeoutSeconds * 1000 - spentMs))
     }
-    await this.#watch(running)
+    await this.follow()
   }
 
   /** Ends the job as `stopped`; settles once that is stored. */
@@ -235,6 +266,13 @@ export class JobRun {
     this.#done.resolve()
   }
 
+  /** Lets go of it and ends its sandbox; what is stored of it is the caller's to delete. */
+  async discard(): Promise<void> {
+    await this.detach()
+    await this.#running?.destroy().catch((error: unknown) => this.#warn(error, 'a sandbox could not be destroyed'))
+    this.#workspace?.leave()
+  }
+
   /** Saves its workspace now; one that sleeps has nothing new. Rejects with MagsError 'bad_request' when it has none, 'job_not_running', and as `RunningSandbox.saveWorkspace`. */
   async sync(): Promise<WorkspaceSaved & { readonly workspaceId: string }> {
     if (this.#workspace === undefined) throw new MagsError('bad_request', 'the job has no workspace')
@@ -244,8 +282,16 @@ export class JobRun {
 
   /** What it may reach from now on; before it has a sandbox, from its start on. Rejects as `RunningSandbox.setEgress`. */
   async setEgress(policy: EgressPolicy): Promise<void> {
-    if (this.#running !== undefined) return await this.#running.setEgress(policy)
+    // First where it is in force, so that one that cannot be kept is not remembered.
+    await this.#running?.setEgress(policy)
     this.#egress = policy
+    // One that was made meanwhile was made with the policy before.
+    if (this.#running === undefined) this.#hasNewEgress = true
+  }
+
+  /** Whether its sandbox was made anew: what it runs first is the startup command. */
+  get restarted(): boolean {
+    return this.#restarted
   }
 
   get #isEnding(): boolean {
@@ -289,8 +335,6 @@ export class JobRun {
   }
 
   async #watch(running: RunningSandbox): Promise<void> {
-    // A stop or the end of the server came while the script was being started.
-    if (this.#finishing) return this.#destroy()
     const exit = await running.exited
     if (running !== this.#running || this.sleep.isDeepening) return
     if (exit.kind === 'sandbox-lost' && !this.#isEnding && (await this.sleep.lost(running))) return
@@ -303,8 +347,16 @@ export class JobRun {
     this.#restarted = true
     this.#cancelDeadline()
     if (running === undefined) return
+    this.#catchUpEgress(running)
     this.#egressWatch.watch(running)
     this.#watchRestarted(running)
+  }
+
+  /** A policy that came while this sandbox was being made. */
+  #catchUpEgress(running: RunningSandbox): void {
+    if (!this.#hasNewEgress || this.#egress === undefined) return
+    this.#hasNewEgress = false
+    running.setEgress(this.#egress).catch((error: unknown) => void this.fail(`egress: ${wordsOf(error)}`))
   }
 
   /** The startup command may end: the job does not with it. */
@@ -406,3 +458,5 @@ export class JobRun {
     this.#deps.logger.warn({ err: error, requestId: this.requestId }, words)
   }
 }
+
+const ended = () => new MagsError('job_not_running', 'the job is ending')

@@ -65,9 +65,13 @@ export interface Job {
   readonly urlUsed: boolean
   readonly egress: EgressPolicy | null
   readonly egressBytes: number | null
+  /** Request id of the job whose sandbox its own is a copy of. */
+  readonly forkedFrom: string | null
+  /** Whether memory and processes were copied, too. Null until the copy runs: one that a server leaves so behind never was a job. */
+  readonly forkedWithMemory: boolean | null
 }
 
-/** What a job has before it slept, or was reached from outside, for the first time. */
+/** What a job has before it slept, or was reached from outside, for the first time, and that is no copy. */
 export const neverSlept = {
   sleepStage: null,
   sleptAt: null,
@@ -77,6 +81,8 @@ export const neverSlept = {
   restarted: false,
   urlUsed: false,
   egressBytes: null,
+  forkedFrom: null,
+  forkedWithMemory: null,
 } as const
 
 /** Milliseconds with three decimals. The first four follow each other without a gap; `startMs` is their sum. */

@@ -57,6 +57,7 @@ export function presentJob(job: Job, { appsUrl, live, workspace, visibility }: J
     wake_duration_ms: job.wakeMs,
     egress: job.egress === null ? null : presentEgress(job.egress),
     egress_bytes: job.egressBytes,
+    forked_from: job.forkedFrom,
     error: job.error,
   }
 }

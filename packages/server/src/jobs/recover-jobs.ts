@@ -1,5 +1,7 @@
 import type { HostApi, RunningSandbox } from '@mags/protocol'
 import type { Logger } from 'pino'
+import type { LogStore } from '../logs/log-store.ts'
+import { timestamp } from '../state/timestamp.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import type { Job } from './job.ts'
 import { startupOutput } from './sleep/startup-output.ts'
@@ -8,6 +10,7 @@ import type { JobStore } from './store.ts'
 export interface RecoverDeps {
   readonly store: JobStore
   readonly host: HostApi
+  readonly logs: LogStore
   readonly dispatcher: Dispatcher
   readonly clock: () => number
   readonly logger: Logger
@@ -16,7 +19,7 @@ export interface RecoverDeps {
 export const stoppedWhileRunning = 'the server stopped while this job ran'
 const goneAfterRestart = 'the sandbox was gone after a restart of the server'
 
-/** Picks up what a former process left: persistent jobs go on or sleep on, other running ones end as `error`, pending ones wait again. Resolves with the storage ids of the workspaces of those that ended. */
+/** Picks up what a former process left: persistent jobs go on or sleep on, other running ones end as `error`, pending ones wait again, copies that were being made never were. Resolves with the storage ids of the workspaces of those that ended. */
 export async function recoverJobs(deps: RecoverDeps): Promise<string[]> {
   const ended: string[] = []
   const counts = { adopted: 0, failed: 0, pending: 0 }
@@ -25,7 +28,11 @@ export async function recoverJobs(deps: RecoverDeps): Promise<string[]> {
     if (deps.dispatcher.find(requestId)) continue
     const job = await deps.store.get(requestId)
     if (job === undefined) continue
-    if (status === 'pending') {
+    if (job.forkedFrom !== null && job.forkedWithMemory === null) {
+      // Nobody was told of it. `settle` frees its sandbox.
+      await deps.store.discardCopy(requestId, timestamp(deps.clock()))
+      await deps.logs.remove(requestId)
+    } else if (status === 'pending') {
       const waitedMs = Math.max(0, deps.clock() - Date.parse(job.createdAt))
       deps.dispatcher.add(job, performance.now() - waitedMs)
       counts.pending++

@@ -6,6 +6,8 @@ import {
   execAnswer,
   execQuery,
   execRequest,
+  forkJobAnswer,
+  forkJobRequest,
   isFinal,
   jobParams,
   jobStatusAnswer,
@@ -30,15 +32,16 @@ import { EventStream } from '../http/event-stream.ts'
 import { serverTiming } from '../http/server-timing.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import { execJob, runForExec, streamExec } from './exec-job.ts'
+import { type ForkDeps, forkJob } from './fork-job.ts'
 import type { Job } from './job.ts'
 import { presentJob } from './present-job.ts'
 import { sleepJob, wakeJob } from './sleep/sleep-job.ts'
 import type { JobStore } from './store.ts'
-import { type SubmitDeps, submitJob } from './submit-job.ts'
+import { submitJob } from './submit-job.ts'
 import { runForSync } from './sync-job.ts'
 import { updateJob } from './update-job.ts'
 
-export interface JobRoutesDeps extends SubmitDeps, AccessDeps {
+export interface JobRoutesDeps extends ForkDeps, AccessDeps {
   readonly store: JobStore
   readonly dispatcher: Dispatcher
   /** Ends streams when the server closes. */
@@ -231,6 +234,25 @@ export const jobRoutes: FastifyPluginCallbackZod<JobRoutesDeps> = (app, deps, do
       const job = await find(request.identity.accountId, request.params.id)
       const answer = await wakeJob(job, deps.dispatcher.find(job.requestId), goneSignal(reply))
       reply.header('server-timing', serverTiming({ wake: answer.wake_duration_ms }))
+      return answer
+    },
+  )
+
+  app.post(
+    '/mags-jobs/:id/fork',
+    {
+      schema: {
+        tags,
+        summary: 'Copy a persistent job: another one whose sandbox begins as this one is now; answers once it runs',
+        params: jobParams,
+        body: forkJobRequest.nullish(),
+        response: { 202: forkJobAnswer, '4xx': errorAnswer, '5xx': errorAnswer },
+      },
+    },
+    async (request, reply) => {
+      const job = await find(request.identity.accountId, request.params.id)
+      const answer = await forkJob(deps, request, job, request.body ?? {})
+      reply.code(202)
       return answer
     },
   )

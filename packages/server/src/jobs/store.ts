@@ -101,6 +101,37 @@ export class JobStore {
     return this.#update(requestId, ['sleeping'], columns, { flushed: false })
   }
 
+  /** A copy runs. */
+  setForked(requestId: string, change: { readonly withMemory: boolean; readonly restarted: boolean }): Promise<boolean> {
+    return this.#update(requestId, started, { forked_with_memory: Number(change.withMemory), restarted: Number(change.restarted) })
+  }
+
+  /** Nothing is left of a copy that never ran, its new workspace is one to take away, and its Idempotency-Key can be used again. False when it ran, or is over. */
+  discardCopy(requestId: string, now: string): Promise<boolean> {
+    return this.#commits.write(async (transaction) => {
+      const row = await transaction
+        .deleteFrom('jobs')
+        .where('request_id', '=', requestId)
+        .where('status', 'in', ['pending', 'running'])
+        .where('forked_from', 'is not', null)
+        .where('forked_with_memory', 'is', null)
+        .returning(['account_id', 'workspace_storage_id'])
+        .executeTakeFirst()
+      if (row === undefined) return false
+      const storageId = row.workspace_storage_id
+      if (storageId !== null)
+        await transaction.updateTable('workspaces').set({ holder_request_id: null, removed_at: now }).where('storage_id', '=', storageId).execute()
+      const owner = storageId === null ? `j:${requestId}` : `w:${storageId}`
+      await transaction.deleteFrom('access').where('owner', '=', owner).execute()
+      await transaction
+        .deleteFrom('idempotency_keys')
+        .where('account_id', '=', row.account_id)
+        .where('answer', 'like', `%"request_id":"${requestId}"%`)
+        .execute()
+      return true
+    })
+  }
+
   /** Its URL was opened, or has had a request. */
   markUrlUsed(requestId: string): Promise<boolean> {
     return this.#update(requestId, unfinished, { url_used: 1 }, { flushed: false })

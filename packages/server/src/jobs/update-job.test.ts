@@ -43,6 +43,29 @@ describe('egress rules', () => {
     await expect.poll(() => onlySandbox(mags).egress).toBe('none')
   })
 
+  it('hold for a sandbox that was being made anew', async () => {
+    await using mags = await startSleepServer()
+    const id = await resting(mags, { workspace_id: 'w', egress: { allow: ['example.org'] } })
+    await mags.call('POST', `/mags-jobs/${id}/sleep`, { release: true })
+    const arrived = Promise.withResolvers<void>()
+    const gate = Promise.withResolvers<void>()
+    mags.beforeAcquire = () => {
+      arrived.resolve()
+      return gate.promise
+    }
+    const waking = mags.call('POST', `/mags-jobs/${id}/wake`)
+    await arrived.promise
+    expect((await patch(mags, id, { egress: 'none' })).status).toBe(200)
+    gate.resolve()
+    expect((await waking).status).toBe(200)
+    await expect.poll(() => onlySandbox(mags).egress).toBe('none')
+    // A later one is not undone by the next waking.
+    await patch(mags, id, { egress: { deny: ['example.org'] } })
+    await mags.call('POST', `/mags-jobs/${id}/sleep`, { release: true })
+    await mags.call('POST', `/mags-jobs/${id}/wake`)
+    expect(onlySandbox(mags).egress).toEqual({ deny: ['example.org'] })
+  })
+
   it('that cannot be kept are refused, and not stored', async () => {
     await using mags = await startSleepServer()
     const id = await resting(mags)

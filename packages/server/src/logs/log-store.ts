@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { LogBytes } from './cursor.ts'
 import { JobLog, type JobLogOptions } from './job-log.ts'
@@ -35,6 +36,12 @@ export class LogStore {
   /** The job is over; its log is a file like any other. */
   release(requestId: string): void {
     this.#active.delete(requestId)
+  }
+
+  /** Nothing is left of a closed log. */
+  async remove(requestId: string): Promise<void> {
+    this.#active.delete(requestId)
+    await rm(this.#path(requestId), { force: true })
   }
 
   async closeAll(): Promise<void> {

@@ -11,6 +11,7 @@ export function migrationsFor(kind: DatabaseConfig['kind']): Record<string, Migr
     '0004-sleep-and-access': { up: (db) => sleepAndAccess(db, kind) },
     '0005-aliases': { up: (db) => aliases(db, kind) },
     '0006-cron': { up: (db) => cron(db, kind) },
+    '0007-forks': { up: forks },
   }
 }
 
@@ -236,4 +237,9 @@ async function sleepAndAccess(db: Kysely<unknown>, kind: DatabaseConfig['kind'])
     .execute()
   await sql`create unique index ssh_keys_once on ssh_keys (account_id, public_key)`.execute(db)
   await sql`create index ssh_keys_by_key on ssh_keys (public_key)`.execute(db)
+}
+
+async function forks(db: Kysely<unknown>) {
+  await db.schema.alterTable('jobs').addColumn('forked_from', 'text').execute()
+  await db.schema.alterTable('jobs').addColumn('forked_with_memory', 'integer').execute()
 }

@@ -62,6 +62,10 @@ export interface JobsTable {
   /** JSON of an egress policy. */
   egress: string | null
   egress_bytes: number | null
+  /** Request id of the job whose sandbox this one's is a copy of. */
+  forked_from: string | null
+  /** Null until the copy runs: before that nobody was told of it. */
+  forked_with_memory: number | null
 }
 
 export interface WorkspacesTable {

@@ -60,6 +60,8 @@ export class FakeHost implements HostApi {
   beforeHibernate: (sandbox: FakeSandbox) => Promise<void> | void = () => undefined
   /** Awaited before a script is started; may throw. */
   beforeRun: (script: ScriptSpec) => Promise<void> | void
+  /** Awaited before a copy is made; may throw. */
+  beforeFork: (spec: SandboxSpec, abort: AbortSignal | undefined) => Promise<void> | void = () => undefined
   /** Whether its sandboxes can hibernate, and what a fork takes along. */
   hibernates = false
   forksMemory = false
@@ -95,9 +97,10 @@ export class FakeHost implements HostApi {
     return this.lease(spec, performance.now() - startedAt)
   }
 
-  /** A machine; with `files` a copy of another one. */
-  lease(spec: SandboxSpec, acquireMs = 0, files?: FakeFiles): SandboxLease {
-    const sandbox = new FakeSandbox(this, this.#options.behaviour ?? interpret, spec, files)
+  /** A machine; perhaps a copy of another one. */
+  lease(spec: SandboxSpec, acquireMs = 0, source?: FakeSandbox): SandboxLease {
+    const sandbox = new FakeSandbox(this, this.#options.behaviour ?? interpret, spec, source?.files)
+    const takesOver = source !== undefined && this.forksMemory
     this.sandboxes.set(sandbox.sandboxId, sandbox)
     void sandbox.gone.then(() => this.sandboxes.delete(sandbox.sandboxId))
     return {
@@ -106,9 +109,15 @@ export class FakeHost implements HostApi {
       acquireMs,
       warm: true,
       run: async (script, sink) => {
-        await this.beforeRun(script)
+        try {
+          await this.beforeRun(script)
+        } catch (error) {
+          await sandbox.destroy()
+          throw error
+        }
         for (const file of script.files ?? []) await sandbox.files.write(file.path, file.content())
-        sandbox.begin(script, sink)
+        if (takesOver) sandbox.takeOver(source, sink)
+        else sandbox.begin(script, sink)
         return sandbox
       },
       release: () => {
@@ -160,7 +169,8 @@ export class FakeSandbox implements RunningSandbox {
   readonly #refusedListeners = new Set<(refused: RefusedConnection) => void>()
   readonly #exited = Promise.withResolvers<ScriptExit>()
   readonly #gone = Promise.withResolvers<void>()
-  readonly #sent = { stdout: { chunks: [] as Buffer[], length: 0 }, stderr: { chunks: [] as Buffer[], length: 0 } }
+  /** What it has from `first` on: what came before is of the sandbox it is a copy of. */
+  readonly #sent = { stdout: { chunks: [] as Buffer[], length: 0, first: 0 }, stderr: { chunks: [] as Buffer[], length: 0, first: 0 } }
   #signals: ((signal: number) => void)[] = []
   #sink: OutputSink | undefined
   #exit: ScriptExit | undefined
@@ -171,7 +181,8 @@ export class FakeSandbox implements RunningSandbox {
     this.#behaviour = behaviour
     this.spec = spec
     this.egress = spec.egress
-    this.files = new FakeFiles(files?.tree ?? host.workspaces.open(spec))
+    const own = host.workspaces.open(spec)
+    this.files = new FakeFiles(files?.tree ?? own)
   }
 
   get exited(): Promise<ScriptExit> {
@@ -197,6 +208,16 @@ export class FakeSandbox implements RunningSandbox {
     void run().then((exit) => this.end(exit))
   }
 
+  /** The script of another one goes on in this copy of it; the test says how. */
+  takeOver(source: FakeSandbox, sink: OutputSink): void {
+    this.#sink = sink
+    for (const name of ['stdout', 'stderr'] as const) {
+      const { length } = source.#sent[name]
+      Object.assign(this.#sent[name], { first: length, length })
+    }
+    if (source.#exit !== undefined) this.end(source.#exit)
+  }
+
   /** Output as a program of the sandbox writes it, also after the script's end. */
   async write(source: 'stdout' | 'stderr', bytes: string | Uint8Array): Promise<undefined | 'discard'> {
     const sent = this.#sent[source]
@@ -211,8 +232,10 @@ export class FakeSandbox implements RunningSandbox {
   resume(resume: { stdout: number; stderr: number }, sink: OutputSink): void {
     this.#sink = sink
     for (const source of ['stdout', 'stderr'] as const) {
-      const rest = Buffer.concat(this.#sent[source].chunks).subarray(resume[source])
-      if (rest.length > 0) void sink({ source, offset: resume[source], bytes: rest })
+      const { chunks, first } = this.#sent[source]
+      const offset = Math.max(resume[source], first)
+      const rest = Buffer.concat(chunks).subarray(offset - first)
+      if (rest.length > 0) void sink({ source, offset, bytes: rest })
     }
   }
 
@@ -310,9 +333,12 @@ export class FakeSandbox implements RunningSandbox {
     for (const listener of this.#refusedListeners) listener(refused)
   }
 
-  async fork(spec: SandboxSpec): Promise<{ readonly lease: SandboxLease; readonly withMemory: boolean }> {
-    this.#requireThere()
-    return { lease: this.#host.lease(spec, 0, this.files), withMemory: this.#host.forksMemory }
+  async fork(spec: SandboxSpec, abort?: AbortSignal): Promise<{ readonly lease: SandboxLease; readonly withMemory: boolean }> {
+    this.#requireAwake('fork')
+    await this.#host.beforeFork(spec, abort)
+    abort?.throwIfAborted()
+    const { base: _, ...own } = spec
+    return { lease: this.#host.lease(own, 0, this), withMemory: this.#host.forksMemory }
   }
 
   async saveWorkspace({ final }: { readonly final: boolean }): Promise<WorkspaceSaved> {

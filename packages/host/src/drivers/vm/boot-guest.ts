@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { MagsError } from '@mags/protocol'
 import { connectAgent } from '../../agent/connect-agent.ts'
 import type { AgentConnection } from '../../agent/connection.ts'
@@ -87,5 +88,25 @@ export async function connectAgentOf(machine: Machine, agentPath: string, timeou
     throw error
   } finally {
     dying.catch(() => undefined)
+  }
+}
+
+const firstTryMs = 2000
+const betweenTriesMs = 200
+
+/**
+ * The same for the agent of a guest that may have stood still while its last connection ended. It can miss that end when the next connection is there as soon as it runs again, and then takes our greeting for the rest of
+ * what it was reading. A connection that gets no answer is therefore ended, which a running guest does see, and made anew.
+ */
+export async function reconnectAgentOf(machine: Machine, agentPath: string, timeoutMs: number): Promise<AgentConnection> {
+  const deadline = performance.now() + timeoutMs
+  for (let tryMs = firstTryMs; ; tryMs *= 2) {
+    const leftMs = deadline - performance.now()
+    try {
+      return await connectAgentOf(machine, agentPath, Math.max(betweenTriesMs, Math.min(tryMs, leftMs)))
+    } catch (error) {
+      if (leftMs <= tryMs) throw error
+      await Promise.race([delay(betweenTriesMs), machine.stopped])
+    }
   }
 }

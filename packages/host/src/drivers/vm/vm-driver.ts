@@ -12,7 +12,7 @@ import { readRecord, writeRecord } from '../../recover/record-file.ts'
 import type { Sandbox, SandboxDriver, SandboxShape } from '../driver.ts'
 import { hostnameOf, newSandboxId } from '../sandbox-id.ts'
 import { type Accelerator, probeAccelerator } from './accelerator.ts'
-import { connectAgentOf, type GuestParts } from './boot-guest.ts'
+import { connectAgentOf, type GuestParts, reconnectAgentOf } from './boot-guest.ts'
 import { findMachines } from './find-machines.ts'
 import { freshState, networkOf, rootFiles } from './guest-identity.ts'
 import { readGuestParts } from './guest-parts.ts'
@@ -240,7 +240,7 @@ export class VmDriver implements SandboxDriver {
     try {
       // One that slept is woken: its agent has to answer.
       await machine.qmp.execute('cont')
-      const agent = await connectAgentOf(machine, join(directory, 'agent.sock'), this.#timeoutMs)
+      const agent = await reconnectAgentOf(machine, join(directory, 'agent.sock'), this.#timeoutMs)
       undo.defer(() => agent.close())
       // The last daemon may have ended in the middle of a save.
       await Promise.all([agent.identity(freshState()), agent.thawDisk().catch(() => undefined)])

@@ -29,7 +29,9 @@ export interface BlobStore {
   /** For people: `folder /var/lib/mags/objects`, `S3 bucket mags at https://…`. Never a secret. */
   readonly description: string
   get(key: string, abort?: AbortSignal): Promise<Blob | undefined>
-  /** Durable once settled. Undefined when the condition did not hold; the object is then as it was. */
+  /**
+   * Durable once settled. Undefined when the condition did not hold; the object is then as it was. With a condition no two writers may put the same bytes: where the answer was lost, that is how one knows its own.
+   */
   put(key: string, bytes: Uint8Array, condition?: PutCondition): Promise<{ readonly etag: string } | undefined>
   /** No error for what is not there. */
   delete(keys: readonly string[]): Promise<void>
