@@ -67,7 +67,8 @@ export class Exchange implements RequestEvents, AnswerSink, JobUser {
       if ('status' in admitted) return this.#answer(admitted)
       this.#withheld = admitted
     }
-    if (target.state === 'over') return this.#answer(errorAnswer(request, 410, 'job_not_running', `the sandbox at ${request.host.name} is over and has no server any more`))
+    if (target.state === 'over')
+      return this.#answer(errorAnswer(request, 410, 'job_not_running', `the sandbox at ${request.host.name} is over and has no server any more`))
     const job = this.#deps.jobs.hold(target, this)
     this.#job = job
     await this.#connect(job, target, false)
