@@ -1,19 +1,10 @@
 import { randomBytes } from 'node:crypto'
-import { existsSync, readdirSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { openHost } from '@mags/host'
 import type { HostApi, OutputChunk, RunningSandbox, SandboxSpec } from '@mags/protocol'
-import { pino } from 'pino'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { root } from '../kit/daemon.ts'
-import { canTest, notRoot } from '../kit/require.ts'
-
-/** Sleep, hibernation and forks as the server sees them, over real sandboxes of both kinds and restarts of the host. */
-const systemDir = process.env.MAGS_SYSTEM_DIR ?? '/var/lib/mags'
-const native = join(root, 'native/build')
-const missing = () => notRoot ?? (existsSync(join(systemDir, 'kernels/current/vmlinux')) ? undefined : 'there is no guest kernel; `./mags setup` makes it')
-const able = canTest('MAGS_REQUIRE_CONTAINER', missing()) && canTest('MAGS_REQUIRE_VM', missing())
+import { canMakeSandboxes, openRealHost, runDirOf } from '../kit/real-host.ts'
 
 const counter = 'i=0; while :; do echo $i; i=$((i+1)); done'
 
@@ -53,27 +44,14 @@ async function run(running: RunningSandbox, command: string): Promise<string> {
   return text
 }
 
-describe.skipIf(!able)('sandboxes that sleep', { timeout: 120_000 }, () => {
+/** Sleep, hibernation and forks as the server sees them, over real sandboxes of both kinds and restarts of the host. */
+describe.skipIf(!canMakeSandboxes())('sandboxes that sleep', { timeout: 120_000 }, () => {
   const held = new AsyncDisposableStack()
   const instance = randomBytes(3).toString('hex')
   let dataDir: string
   let host: HostApi
 
-  const open = () =>
-    openHost({
-      instance,
-      systemDir,
-      dataDir,
-      runDir: `/run/mags/${instance}`,
-      agentBinary: join(native, 'agent'),
-      mounterBinary: join(native, 'mounter'),
-      isolation: 'auto',
-      ociRuntime: 'crun',
-      store: { place: { kind: 'folder', folder: join(dataDir, 'objects') } },
-      defaults: { image: 'debian-12', vcpus: 1, memoryMb: 256, diskGb: 2 },
-      pool: { minSize: 0, maxSize: 0, idleTtlMs: 0 },
-      logger: pino({ level: process.env.MAGS_TEST_LOG ?? 'silent' }),
-    })
+  const open = () => openRealHost({ instance, dataDir })
   const reopen = async (): Promise<HostApi> => {
     await host.close({ keepPersistent: true })
     host = await open()
@@ -82,7 +60,7 @@ describe.skipIf(!able)('sandboxes that sleep', { timeout: 120_000 }, () => {
   beforeAll(async () => {
     dataDir = await mkdtemp('/var/tmp/mags-sleep-')
     held.defer(() => rm(dataDir, { recursive: true, force: true }))
-    held.defer(() => rm(`/run/mags/${instance}`, { recursive: true, force: true }))
+    held.defer(() => rm(runDirOf(instance), { recursive: true, force: true }))
     host = await open()
     held.defer(() => host.close({ keepPersistent: false }))
     await host.settle()

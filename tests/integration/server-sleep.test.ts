@@ -1,22 +1,13 @@
 import { randomBytes } from 'node:crypto'
-import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { openHost } from '@mags/host'
 import type { HostApi, JobStatusAnswer } from '@mags/protocol'
 import { createServer, type MagsServer } from '@mags/server'
-import { pino } from 'pino'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { root } from '../kit/daemon.ts'
-import { canTest, notRoot } from '../kit/require.ts'
+import { canMakeSandboxes, openRealHost, runDirOf, testLogger } from '../kit/real-host.ts'
 
 /** Jobs that sleep and wake, by the server over real sandboxes of both kinds. */
-const systemDir = process.env.MAGS_SYSTEM_DIR ?? '/var/lib/mags'
-const native = join(root, 'native/build')
-const missing = () => notRoot ?? (existsSync(join(systemDir, 'kernels/current/vmlinux')) ? undefined : 'there is no guest kernel; `./mags setup` makes it')
-const able = canTest('MAGS_REQUIRE_CONTAINER', missing()) && canTest('MAGS_REQUIRE_VM', missing())
-
-describe.skipIf(!able)('jobs that sleep', { timeout: 120_000 }, () => {
+describe.skipIf(!canMakeSandboxes())('jobs that sleep', { timeout: 120_000 }, () => {
   const held = new AsyncDisposableStack()
   const instance = randomBytes(3).toString('hex')
   let dataDir: string
@@ -25,26 +16,13 @@ describe.skipIf(!able)('jobs that sleep', { timeout: 120_000 }, () => {
   let token: string
 
   const open = async () => {
-    host = await openHost({
-      instance,
-      systemDir,
-      dataDir,
-      runDir: `/run/mags/${instance}`,
-      agentBinary: join(native, 'agent'),
-      mounterBinary: join(native, 'mounter'),
-      isolation: 'auto',
-      ociRuntime: 'crun',
-      store: { place: { kind: 'folder', folder: join(dataDir, 'objects') } },
-      defaults: { image: 'debian-12', vcpus: 1, memoryMb: 256, diskGb: 2 },
-      pool: { minSize: 0, maxSize: 0, idleTtlMs: 0 },
-      logger: pino({ level: process.env.MAGS_TEST_LOG ?? 'silent' }),
-    })
+    host = await openRealHost({ instance, dataDir })
     server = await createServer({
       database: { kind: 'sqlite', path: join(dataDir, 'mags.db') },
       host,
       logsDir: join(dataDir, 'logs'),
       filesDir: join(dataDir, 'files'),
-      logger: pino({ level: process.env.MAGS_TEST_LOG ?? 'silent' }),
+      logger: testLogger(),
       version: '0',
       publicUrl: 'http://127.0.0.1:1',
       appsUrl: 'http://apps.localhost:4780',
@@ -60,7 +38,7 @@ describe.skipIf(!able)('jobs that sleep', { timeout: 120_000 }, () => {
   beforeAll(async () => {
     dataDir = await mkdtemp('/var/tmp/mags-server-sleep-')
     held.defer(() => rm(dataDir, { recursive: true, force: true }))
-    held.defer(() => rm(`/run/mags/${instance}`, { recursive: true, force: true }))
+    held.defer(() => rm(runDirOf(instance), { recursive: true, force: true }))
     await open()
     held.defer(() => host.close({ keepPersistent: false }))
     held.defer(() => server.close())

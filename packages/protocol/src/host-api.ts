@@ -266,8 +266,8 @@ export interface RunningSandbox {
   egressBytes(): Promise<number>
   /** The same in all; settles once it is gone and its last byte counted, never rejects. */
   readonly egressTotal: Promise<number>
-  /** Hears of what it was refused, each target at most once a minute; at most 64 a minute. Returns how to stop. */
-  watchRefused(listener: (refused: RefusedConnection) => void): () => void
+  /** Hears of what it was refused, each target at most once a minute; at most 64 a minute. Returns how to stop; it settles when what was refused until then has been told, which takes a moment. */
+  watchRefused(listener: (refused: RefusedConnection) => void): () => Promise<void>
   /**
    * Another machine with the state of this one: files always, memory and processes when its kind can (`withMemory`; the script's process and its output then go on in the copy, and the lease's `run` takes it over instead of
    * starting a script). This one goes on as if nothing happened; connections are not copied. Rejects with MagsError 'not_available' with the reason.

@@ -57,6 +57,7 @@ const flagsOfFields: Readonly<Record<string, string>> = {
   path: '',
   port: '--port',
   schedule: '--schedule',
+  startup_command: '--startup-command',
   subdomain: '',
   timeout_seconds: '--timeout',
   timeout: '--timeout',

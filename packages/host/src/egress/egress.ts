@@ -52,5 +52,5 @@ const withoutNetwork: SandboxEgress = {
   rest: () => undefined,
   bytes: async () => 0,
   totalBytes: Promise.resolve(0),
-  watchRefused: (_listener: (refused: RefusedConnection) => void) => () => undefined,
+  watchRefused: (_listener: (refused: RefusedConnection) => void) => async () => undefined,
 }

@@ -23,18 +23,20 @@ export class RefusalWatch {
   readonly #logger: Pick<Logger, 'warn'>
   readonly #watchers = new Set<Watcher>()
   #timer: NodeJS.Timeout | undefined
-  #reading = false
+  #reading: Promise<void> | undefined
 
   constructor(read: () => Promise<readonly RefusedRow[]>, logger: Pick<Logger, 'warn'>) {
     this.#read = read
     this.#logger = logger
   }
 
-  add(use: SlotUse, listener: (refused: RefusedConnection) => void): () => void {
+  /** Returns how to stop: with a last look, so that nothing is left untold. */
+  add(use: SlotUse, listener: (refused: RefusedConnection) => void): () => Promise<void> {
     const watcher: Watcher = { use, listener, toldAt: new Map() }
     this.#watchers.add(watcher)
     this.#timer ??= setInterval(() => this.#look(), intervalMs).unref()
-    return () => {
+    return async () => {
+      await this.#lookOnce()
       this.#watchers.delete(watcher)
       if (this.#watchers.size === 0) this.close()
     }
@@ -45,16 +47,19 @@ export class RefusalWatch {
     this.#timer = undefined
   }
 
-  async #look() {
-    if (this.#reading || ![...this.#watchers].some(({ use }) => !use.resting && !use.ended)) return
-    this.#reading = true
-    try {
-      this.deliver(await this.#read())
-    } catch (error) {
-      this.#logger.warn({ err: error }, 'refused connections could not be read')
-    } finally {
-      this.#reading = false
-    }
+  #look() {
+    if ([...this.#watchers].some(({ use }) => !use.resting && !use.ended)) void this.#lookOnce()
+  }
+
+  /** One reading for all who ask meanwhile. */
+  #lookOnce(): Promise<void> {
+    this.#reading ??= this.#read()
+      .then((rows) => this.deliver(rows))
+      .catch((error: unknown) => this.#logger.warn({ err: error }, 'refused connections could not be read'))
+      .finally(() => {
+        this.#reading = undefined
+      })
+    return this.#reading
   }
 
   /** One reading. */

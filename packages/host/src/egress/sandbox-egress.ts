@@ -8,5 +8,5 @@ export interface SandboxEgress {
   bytes(): Promise<number>
   /** Settles once the sandbox is gone and its last byte counted; never rejects. */
   readonly totalBytes: Promise<number>
-  watchRefused(listener: (refused: RefusedConnection) => void): () => void
+  watchRefused(listener: (refused: RefusedConnection) => void): () => Promise<void>
 }

@@ -136,6 +136,8 @@ export class Directory implements GatewayDirectory {
   async #ofWorkspace(accountId: string, workspaceId: string): Promise<GatewayTarget | undefined> {
     const live = this.#deps.live.byWorkspace(accountId, workspaceId)
     if (live) return await this.#target(live)
+    // Jobs outlive their workspace: one of a workspace that was deleted is nobody's any more.
+    if ((await this.#deps.workspaces.find(accountId, workspaceId)) === undefined) return undefined
     const job = await this.#deps.store.findByWorkspace(accountId, workspaceId)
     return job && (await this.#overTarget(job))
   }

@@ -1,8 +1,5 @@
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { startPostgres, type TestPostgres, whyNoPostgres } from '../../../../tests/kit/postgres.ts'
+import { describe, expect, it } from 'vitest'
+import { databaseKinds, lacksDatabase, useTestDatabases } from '../../../../tests/kit/test-databases.ts'
 import { type DatabaseConfig, openDatabase } from '../state/database.ts'
 import { GroupCommit } from '../state/group-commit.ts'
 import { startTestServer, type TestServer } from '../testing/test-server.ts'
@@ -10,28 +7,14 @@ import { mostAliases } from './change-alias.ts'
 import { KnownAliases } from './known-aliases.ts'
 import { AliasStore } from './store.ts'
 
-const noPostgres = whyNoPostgres()
 const appsUrl = 'https://apps.example.org:8443'
 
-describe.each(['sqlite', 'postgres'] as const)('URL aliases on %s', (kind) => {
-  describe.skipIf(kind === 'postgres' && noPostgres !== undefined)('API', () => {
-    let postgres: TestPostgres | undefined
-    let directory = ''
-    let count = 0
-    beforeAll(async () => {
-      directory = mkdtempSync(join(tmpdir(), 'mags-aliases-'))
-      if (kind === 'postgres') postgres = await startPostgres()
-    })
-    afterAll(async () => {
-      await postgres?.[Symbol.asyncDispose]()
-      rmSync(directory, { recursive: true, force: true })
-    })
-    const config = (): DatabaseConfig =>
-      postgres ? { kind: 'postgres', url: postgres.createDatabase() } : { kind: 'sqlite', path: join(directory, `${++count}.db`) }
-
+describe.each(databaseKinds)('URL aliases on %s', (kind) => {
+  describe.skipIf(lacksDatabase(kind))('API', () => {
+    const newDatabase = useTestDatabases(kind)
     /** A server with the workspaces `web` and `other`. */
     async function start(): Promise<TestServer & { readonly database: DatabaseConfig }> {
-      const database = config()
+      const database = newDatabase()
       const mags = await startTestServer({ deps: { database, appsUrl, publicUrl: 'https://api.example.org' } })
       for (const workspace of ['web', 'other']) await mags.ended(await mags.submit({ script: 'echo', workspace_id: workspace }))
       return { ...mags, database }

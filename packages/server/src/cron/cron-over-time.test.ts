@@ -1,31 +1,16 @@
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { startPostgres, type TestPostgres, whyNoPostgres } from '../../../../tests/kit/postgres.ts'
+import { describe, expect, it } from 'vitest'
+import { databaseKinds, lacksDatabase, useTestDatabases } from '../../../../tests/kit/test-databases.ts'
 import { CronClient, CronWorld } from '../testing/cron-world.ts'
 import type { TestServer } from '../testing/test-server.ts'
 
-const noPostgres = whyNoPostgres()
 const until = <T>(probe: () => T) => expect.poll(probe, { timeout: 10_000, interval: 5 })
 const crons = (mags: TestServer) => new CronClient(mags)
 const hourMs = 3_600_000
 
-describe.each(['sqlite', 'postgres'] as const)('cron over time on %s', (kind) => {
-  describe.skipIf(kind === 'postgres' && noPostgres !== undefined)('server', () => {
-    let postgres: TestPostgres | undefined
-    let directory = ''
-    let count = 0
-    beforeAll(async () => {
-      directory = mkdtempSync(join(tmpdir(), 'mags-cron-time-'))
-      if (kind === 'postgres') postgres = await startPostgres()
-    })
-    afterAll(async () => {
-      await postgres?.[Symbol.asyncDispose]()
-      rmSync(directory, { recursive: true, force: true })
-    })
-    const newWorld = () =>
-      new CronWorld(postgres ? { kind: 'postgres', url: postgres.createDatabase() } : { kind: 'sqlite', path: join(directory, `${++count}.db`) })
+describe.each(databaseKinds)('cron over time on %s', (kind) => {
+  describe.skipIf(lacksDatabase(kind))('server', () => {
+    const newDatabase = useTestDatabases(kind)
+    const newWorld = () => new CronWorld(newDatabase())
 
     it('catches up one missed run after a restart, the newest', async () => {
       await using world = newWorld()

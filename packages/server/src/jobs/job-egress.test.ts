@@ -31,7 +31,7 @@ function setUp({
     egressTotal: gone.promise.then(() => counter.bytes),
     watchRefused: (listener: (refused: RefusedConnection) => void) => {
       listeners.add(listener)
-      return () => listeners.delete(listener)
+      return async () => void listeners.delete(listener)
     },
   })
   egress.watch(sandbox(), { isAdopted, hasRules })

@@ -32,7 +32,7 @@ export class JobEgress {
   readonly #timers: Timers
   readonly #over = new AbortController()
   #running: Watched | undefined
-  #stopWatching: (() => void) | undefined
+  #stopWatching: (() => Promise<void>) | undefined
   /** Sent by sandboxes the job had before this one; known with its first reading when it was adopted. */
   #earlierBytes: number | undefined
   #totalBytes: number
@@ -53,7 +53,7 @@ export class JobEgress {
   watch(running: Watched, { isAdopted = false, hasRules = false }: { readonly isAdopted?: boolean; readonly hasRules?: boolean } = {}) {
     if (this.#over.signal.aborted || running === this.#running) return
     const isFirst = this.#running === undefined
-    this.#stopWatching?.()
+    void this.#stopWatching?.()
     this.#running = running
     this.#earlierBytes = isAdopted ? undefined : this.#totalBytes
     void running.egressTotal.then((bytes) => this.#storeTotal(running, bytes))
@@ -64,6 +64,9 @@ export class JobEgress {
 
   /** Call it while the job's log is still open. What the last sandbox sent in all is stored when it is gone. Never rejects. */
   async finish() {
+    const stopWatching = this.#stopWatching
+    this.#stopWatching = undefined
+    await stopWatching?.().catch(() => undefined)
     this.#stop()
     await this.#sayUnsaid()
   }
@@ -76,7 +79,7 @@ export class JobEgress {
 
   #stop() {
     this.#over.abort()
-    this.#stopWatching?.()
+    void this.#stopWatching?.()
     this.#stopWatching = undefined
   }
 

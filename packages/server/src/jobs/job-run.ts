@@ -1,31 +1,22 @@
-import {
-  type EgressPolicy,
-  MagsError,
-  type RunningSandbox,
-  type SandboxLease,
-  type SandboxSpec,
-  type ScriptExit,
-  type ScriptSpec,
-  type WorkspaceSaved,
-} from '@mags/protocol'
+import { type EgressPolicy, MagsError, type RunningSandbox, type SandboxLease, type SandboxSpec, type ScriptSpec, type WorkspaceSaved } from '@mags/protocol'
 import type { JobLog } from '../logs/job-log.ts'
 import { timestamp } from '../state/timestamp.ts'
 import { JobWorkspace } from '../workspaces/job-workspace.ts'
 import { wordsOf } from '../workspaces/save-left.ts'
+import { endJob } from './end-job.ts'
 import { type Job, type JobTimings, sandboxSpecOf } from './job.ts'
 import { JobEgress } from './job-egress.ts'
-import { type Ending, failed, judge, timeoutWords, type Verdict, withUnsaved } from './job-outcome.ts'
+import { JobEgressPolicy } from './job-egress-policy.ts'
+import { type Ending, failed, judge, type Verdict } from './job-outcome.ts'
 import type { JobRunDeps } from './job-run-deps.ts'
+import { JobScript } from './job-script.ts'
 import { scriptOf } from './script-of.ts'
-import { setLongTimeout } from './set-long-timeout.ts'
 import { JobSleep } from './sleep/job-sleep.ts'
 import { JobUses } from './sleep/job-uses.ts'
 import { restartJob } from './sleep/restart-job.ts'
 import { startupOutput } from './sleep/startup-output.ts'
 import { StartReport } from './start-report.ts'
-import { storeSurely } from './store-surely.ts'
 import { tellProgress } from './tell-progress.ts'
-import { terminateScript } from './terminate-script.ts'
 
 /**
  * One job from its row to its end.
@@ -34,7 +25,8 @@ import { terminateScript } from './terminate-script.ts'
  *                                                     adopt ─────────►│  ▲
  *                                           (persistent, script ended) └──┘ resting
  *
- * In `running` and `resting` a persistent job may sleep and wake: {@link JobSleep}. When it wakes in a new sandbox, it rests there, whatever its script did before.
+ * What leads from `running` on is the end of its script: {@link JobScript}. In `running` and `resting` a persistent job may sleep and wake: {@link JobSleep}. When it wakes in a new sandbox, it rests there,
+ * whatever its script did before.
  *
  * `stop`, a timeout, a failure and a lost sandbox lead to `finished` from anywhere; whichever is first decides. In `finished` the log and the status are
  * stored, followers are told, and the sandbox is destroyed in the background. A workspace is saved before the status is stored. `detach` (the server goes, the job stays) leaves row and sandbox as they are.
@@ -51,21 +43,15 @@ export class JobRun {
   readonly #abort = new AbortController()
   readonly #done = Promise.withResolvers<void>()
   readonly #workspace: JobWorkspace | undefined
+  readonly #policy = new JobEgressPolicy(() => this.#running)
   readonly #egressWatch: JobEgress
+  readonly #script: JobScript
   #running: RunningSandbox | undefined
-  #scriptExit: ScriptExit | undefined
   #ending: Ending | undefined
   #finishing: Promise<void> | undefined
   #stopping: Promise<void> | undefined
-  #cancelDeadline: () => void = () => undefined
   #detached = false
   #waiting = true
-  #restarted: boolean
-  /** Changed while the sandbox was made with another one. */
-  /** The last policy it was given since it is here. */
-  #egress: EgressPolicy | undefined
-  /** That came while there was no sandbox to give it to. */
-  #hasNewEgress = false
 
   /** `acceptedAt` is a reading of `performance.now()`. */
   constructor(deps: JobRunDeps, job: Job, acceptedAt: number) {
@@ -73,38 +59,47 @@ export class JobRun {
     this.requestId = job.requestId
     this.accountId = job.accountId
     this.persistent = job.persistent
-    this.#restarted = job.restarted
     this.#start = new StartReport(acceptedAt, (timings) => this.#storeTimings(timings))
     this.log = deps.logs.create(job.requestId, () => this.#start.firstOutput())
-    if (job.workspaceId !== null && job.workspaceStorageId !== null) {
-      const { requestId, workspaceId, workspaceStorageId: storageId } = job
-      this.#workspace = new JobWorkspace(deps.saving, { requestId, workspaceId, storageId, log: this.log, onFenced: (words) => void this.fail(words) })
-    }
+    const { requestId, persistent, restarted, environment, workspaceId, workspaceStorageId: storageId } = job
+    const { log } = this
+    if (workspaceId !== null && storageId !== null)
+      this.#workspace = new JobWorkspace(deps.saving, { requestId, workspaceId, storageId, log, onFenced: (words) => void this.fail(words) })
     const { store, clock, logger } = deps
     const { timers, stopSaveWaitMs } = deps.saving
-    const storeBytes = (bytes: number) => store.setEgressBytes(job.requestId, bytes)
-    this.#egressWatch = new JobEgress({ storedBytes: job.egressBytes, log: this.log, logger, timers, storeBytes })
-    this.sleep = new JobSleep(
-      { store, clock, logger, timers, leaveWaitMs: stopSaveWaitMs },
-      {
-        requestId: job.requestId,
-        log: this.log,
-        workspace: this.#workspace,
-        sandbox: () => this.#running,
-        replace: (running) => this.#replace(running),
-        isUsed: () => this.uses.open > 0 || this.uses.noSleep || this.#isEnding,
-        restart: (abort) => restartJob(deps, job.requestId, this.log, abort),
-      },
-    )
-    const used = {
-      persistent: job.persistent,
-      environment: job.environment,
-      sleep: this.sleep,
+    const storeBytes = (bytes: number) => store.setEgressBytes(requestId, bytes)
+    this.#egressWatch = new JobEgress({ storedBytes: job.egressBytes, log, logger, timers, storeBytes })
+    const sleeper = {
+      requestId,
+      log,
+      workspace: this.#workspace,
       sandbox: () => this.#running,
-      isEnding: () => this.#isEnding,
-      scriptRuns: () => this.#scriptRuns,
-      storeUrlUsed: () =>
-        void store.markUrlUsed(job.requestId).catch((error: unknown) => this.#warn(error, 'that the URL of a job is used could not be stored')),
+      replace: (running: RunningSandbox | undefined) => this.#replace(running),
+      isUsed: () => this.uses.open > 0 || this.uses.noSleep || this.#isEnding,
+      restart: (abort: AbortSignal) => restartJob(deps, requestId, log, abort),
+    }
+    this.sleep = new JobSleep({ store, clock, logger, timers, leaveWaitMs: stopSaveWaitMs }, sleeper)
+    const seen = { persistent, sleep: this.sleep, sandbox: sleeper.sandbox, isEnding: () => this.#isEnding }
+    this.#script = new JobScript(deps, {
+      ...seen,
+      requestId,
+      restarted,
+      hasWorkspace: this.#workspace !== undefined,
+      log,
+      start: this.#start,
+      ending: () => this.#ending,
+      isDetached: () => this.#detached,
+      scriptEnded: () => this.uses.touch(),
+      timedOut: (seconds) => {
+        this.#ending = { kind: 'timeout', seconds }
+      },
+      finish: (verdict) => this.#finish(verdict),
+    })
+    const used = {
+      ...seen,
+      environment,
+      scriptRuns: () => this.#script.runs,
+      storeUrlUsed: () => void store.markUrlUsed(requestId).catch((error: unknown) => this.#warn(error, 'that the URL of a job is used could not be stored')),
     }
     this.uses = new JobUses(used, job, { clock, now: () => timers.now() })
   }
@@ -146,9 +141,7 @@ export class JobRun {
     // Ready by the time the first output comes; a failure shows at the first write.
     this.log.open().catch(() => undefined)
     await this.#workspace?.enter(this.#abort.signal)
-    const spec = this.#egress === undefined ? sandboxSpecOf(job) : { ...sandboxSpecOf(job), egress: this.#egress }
-    this.#hasNewEgress = false
-    const lease = await obtain(spec, this.#abort.signal)
+    const lease = await obtain(this.#policy.applyTo(sandboxSpecOf(job)), this.#abort.signal)
     this.#start.acquired()
     const stored = await this.#storeTaken(lease).catch(async (error: unknown) => {
       await lease.release()
@@ -172,7 +165,7 @@ export class JobRun {
 
   /** Starts the script in the sandbox taken, or the startup command of a job that is `restarted`. Rejects with why it could not; the sandbox is then gone, unless the job was let go. */
   async launch(job: Job, lease: SandboxLease): Promise<void> {
-    this.#restarted = job.restarted
+    this.#script.begin(job)
     let script: ScriptSpec
     try {
       if (this.#ending) throw ended()
@@ -193,7 +186,7 @@ export class JobRun {
     this.#catchUpEgress(this.#running)
     this.#start.attached()
     this.uses.begin()
-    if (job.timeoutSeconds !== null && !job.restarted) this.#armDeadline(job.timeoutSeconds, job.timeoutSeconds * 1000)
+    if (job.timeoutSeconds !== null && !job.restarted) this.#script.armDeadline(job.timeoutSeconds)
     if (!this.#finishing) this.#workspace?.watch(this.#running)
   }
 
@@ -203,8 +196,7 @@ export class JobRun {
     if (running === undefined) return
     // A stop or the end of the server came while the script was being started.
     if (this.#finishing) return this.#destroy()
-    if (this.#restarted) return this.#watchRestarted(running)
-    await this.#watch(running)
+    await this.#script.follow(running)
   }
 
   /** Goes on with a sandbox of a former process; without one it is a job that wakes in a new sandbox. */
@@ -218,17 +210,12 @@ export class JobRun {
     if (running) this.#egressWatch.watch(running, { isAdopted: true })
     await this.#workspace?.enter()
     this.uses.begin()
-    if (job.exitCode !== null) {
-      this.#scriptExit = { kind: 'exited', exitCode: job.exitCode }
-      await this.log.markScriptExit(job.exitCode)
-    }
+    if (job.exitCode !== null) await this.#script.adoptExit(job.exitCode)
     if (running === undefined) return
-    if (job.restarted) return this.#watchRestarted(running)
-    if (job.exitCode !== null) return this.#watchSandbox(running)
-    if (job.timeoutSeconds !== null && job.startedAt !== null) {
-      const spentMs = Math.max(0, this.#deps.clock() - Date.parse(job.startedAt))
-      this.#armDeadline(job.timeoutSeconds, Math.max(0, job.timeoutSeconds * 1000 - spentMs))
-    }
+    if (job.restarted) return await this.#script.follow(running)
+    if (job.exitCode !== null) return this.#script.followSandbox(running)
+    if (job.timeoutSeconds !== null && job.startedAt !== null)
+      this.#script.armDeadline(job.timeoutSeconds, Math.max(0, this.#deps.clock() - Date.parse(job.startedAt)))
     await this.follow()
   }
 
@@ -257,7 +244,7 @@ export class JobRun {
       return await this.#finishing
     }
     this.#detached = true
-    this.#cancelDeadline()
+    this.#script.cancelDeadline()
     this.#egressWatch.detach()
     this.#abort.abort(new MagsError('no_capacity', 'the server is shutting down'))
     await this.sleep.leave()
@@ -281,25 +268,17 @@ export class JobRun {
   }
 
   /** What it may reach from now on; before it has a sandbox, from its start on. Rejects as `RunningSandbox.setEgress`. */
-  async setEgress(policy: EgressPolicy): Promise<void> {
-    // First where it is in force, so that one that cannot be kept is not remembered.
-    await this.#running?.setEgress(policy)
-    this.#egress = policy
-    // One that was made meanwhile was made with the policy before.
-    if (this.#running === undefined) this.#hasNewEgress = true
+  setEgress(policy: EgressPolicy): Promise<void> {
+    return this.#policy.set(policy)
   }
 
   /** Whether its sandbox was made anew: what it runs first is the startup command. */
   get restarted(): boolean {
-    return this.#restarted
+    return this.#script.restarted
   }
 
   get #isEnding(): boolean {
     return this.#ending !== undefined || this.#finishing !== undefined || this.#detached
-  }
-
-  get #scriptRuns(): boolean {
-    return this.#scriptExit === undefined && !this.#restarted
   }
 
   async #giveBack(lease: SandboxLease): Promise<void> {
@@ -325,70 +304,19 @@ export class JobRun {
     this.#deps.store.setTimings(this.requestId, timings).catch((error: unknown) => this.#warn(error, 'the timings of a job could not be stored'))
   }
 
-  #armDeadline(seconds: number, delayMs: number): void {
-    this.#cancelDeadline = setLongTimeout(() => {
-      if (this.#ending || this.#scriptExit) return
-      this.#ending = { kind: 'timeout', seconds }
-      void this.log.system(timeoutWords(seconds), 'error')
-      void this.sleep.end().then(() => this.#running && this.#terminate(this.#running, this.#deps.timeoutGraceMs))
-    }, delayMs)
-  }
-
-  async #watch(running: RunningSandbox): Promise<void> {
-    const exit = await running.exited
-    if (running !== this.#running || this.sleep.isDeepening) return
-    if (exit.kind === 'sandbox-lost' && !this.#isEnding && (await this.sleep.lost(running))) return
-    await this.#settle(exit, running)
-  }
-
   /** A wake made another sandbox, or it was given back. */
   #replace(running: RunningSandbox | undefined): void {
     this.#running = running
-    this.#restarted = true
-    this.#cancelDeadline()
-    if (running === undefined) return
-    this.#catchUpEgress(running)
-    this.#egressWatch.watch(running)
-    this.#watchRestarted(running)
+    if (running !== undefined) {
+      this.#catchUpEgress(running)
+      this.#egressWatch.watch(running)
+    }
+    this.#script.restart(running)
   }
 
   /** A policy that came while this sandbox was being made. */
   #catchUpEgress(running: RunningSandbox): void {
-    if (!this.#hasNewEgress || this.#egress === undefined) return
-    this.#hasNewEgress = false
-    running.setEgress(this.#egress).catch((error: unknown) => void this.fail(`egress: ${wordsOf(error)}`))
-  }
-
-  /** The startup command may end: the job does not with it. */
-  #watchRestarted(running: RunningSandbox): void {
-    void running.exited.then(async ({ kind, exitCode, reason }) => {
-      if (running !== this.#running || this.#isEnding || kind === 'sandbox-lost' || (kind === 'exited' && exitCode === 0)) return
-      await this.log.system(reason ?? `the startup command ended with exit code ${exitCode}`, 'error')
-    })
-    this.#watchSandbox(running)
-  }
-
-  async #settle(exit: ScriptExit, running: RunningSandbox): Promise<void> {
-    if (this.#detached || this.#scriptExit) return
-    this.#scriptExit = exit
-    this.uses.touch()
-    this.#cancelDeadline()
-    this.#start.scriptEnded()
-    const lives = this.persistent && this.#ending === undefined && (exit.kind === 'exited' || exit.kind === 'signalled')
-    if (!lives) return await this.#finish(judge(exit, this.#ending))
-    if (exit.reason !== undefined) await this.log.system(exit.reason, 'error')
-    await this.log.flush()
-    await this.#store(() => this.#deps.store.setScriptExit(this.requestId, exit.exitCode, this.timings))
-    await this.log.markScriptExit(exit.exitCode)
-    this.#watchSandbox(running)
-  }
-
-  #watchSandbox(running: RunningSandbox): void {
-    void running.gone.then(async () => {
-      if (this.#detached || this.#ending || running !== this.#running || (await this.sleep.lost(running))) return
-      const error = 'the sandbox was lost'
-      await this.#finish({ status: 'error', exitCode: this.#scriptExit?.exitCode ?? null, error, row: error })
-    })
+    this.#policy.catchUp(running).catch((error: unknown) => void this.fail(`egress: ${wordsOf(error)}`))
   }
 
   async #stop(): Promise<void> {
@@ -397,17 +325,10 @@ export class JobRun {
     this.#abort.abort(new MagsError('job_not_running', 'the job was stopped'))
     const reachable = await this.sleep.end()
     const running = reachable ? this.#running : undefined
-    const scriptRan = this.#scriptRuns
-    if (running !== undefined && (scriptRan || this.#restarted)) await this.#terminate(running, this.#deps.stopGraceMs)
-    if (running === undefined || !scriptRan) await this.#finish({ status: 'stopped', exitCode: this.#scriptExit?.exitCode ?? null, error: null })
+    const scriptRan = this.#script.runs
+    if (running !== undefined && (scriptRan || this.restarted)) await this.#script.stop(running)
+    if (running === undefined || !scriptRan) await this.#finish({ status: 'stopped', exitCode: this.#script.exitCode, error: null })
     await this.done
-  }
-
-  /** Ends its script, or its startup command. */
-  async #terminate(running: RunningSandbox, graceMs: number): Promise<void> {
-    const keepsSandbox = this.#workspace !== undefined
-    const seen = await terminateScript(running, { graceMs, keepsSandbox, warn: (error, words) => this.#warn(error, words) })
-    if (!seen && !this.#restarted) await this.#settle({ kind: 'sandbox-lost', exitCode: 137 }, running)
   }
 
   #finish(verdict: Verdict): Promise<void> {
@@ -416,22 +337,13 @@ export class JobRun {
   }
 
   async #finishNow(verdict: Verdict): Promise<void> {
-    this.#cancelDeadline()
+    this.#script.cancelDeadline()
     this.uses.end()
     await this.sleep.end()
-    if (verdict.row !== undefined) await this.log.system(verdict.row, 'error')
-    const unsaved = await this.#workspace?.finish({ stopping: this.#ending?.kind === 'stop' || this.#ending?.kind === 'shutdown' })
-    if (unsaved !== undefined) await this.log.system(unsaved, 'error')
-    const { status, exitCode, error } = unsaved === undefined ? verdict : withUnsaved(verdict, unsaved)
-    await this.#egressWatch.finish()
-    await this.log.flush()
-    const lost = this.log.fault && `output was lost: ${this.log.fault.message}`
-    if (lost !== undefined) this.#warn(this.log.fault, 'the log of a job could not be written')
-    const outcome = { status, exitCode, error: error ?? lost ?? null, timings: this.timings, completedAt: timestamp(this.#deps.clock()) }
-    await this.#store(() => this.#deps.store.finish(this.requestId, outcome))
-    this.#deps.metrics.finished(status, outcome.timings.startMs)
-    await this.log.end({ status, exitCode }).catch((fault: unknown) => this.#warn(fault, 'the log of a job could not be closed'))
-    this.#deps.logs.release(this.requestId)
+    const { requestId, log } = this
+    const stopping = () => this.#ending?.kind === 'stop' || this.#ending?.kind === 'shutdown'
+    const ending = { requestId, log, workspace: this.#workspace, egress: this.#egressWatch, timings: () => this.timings, stopping }
+    await endJob(this.#deps, ending, verdict)
     this.#done.resolve()
     this.#destroy()
   }
@@ -443,10 +355,6 @@ export class JobRun {
       ?.destroy()
       .catch((error: unknown) => this.#warn(error, 'a sandbox could not be destroyed'))
       .finally(() => this.#workspace?.leave())
-  }
-
-  #store(write: () => Promise<boolean>): Promise<void> {
-    return storeSurely(write, (error) => this.#warn(error, 'the state of a job could not be stored'))
   }
 
   #failure(error: unknown): Verdict {

@@ -1,9 +1,6 @@
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { Migrator } from 'kysely/migration'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { startPostgres, type TestPostgres, whyNoPostgres } from '../../../../tests/kit/postgres.ts'
+import { describe, expect, it } from 'vitest'
+import { databaseKinds, lacksDatabase, useTestDatabases } from '../../../../tests/kit/test-databases.ts'
 import { ownerOf } from '../access/owner.ts'
 import { SecretKey } from '../access/secret-key.ts'
 import { SshKeyStore } from '../access/ssh-key-store.ts'
@@ -19,7 +16,6 @@ import { GroupCommit } from './group-commit.ts'
 import { migrationsFor } from './migrations.ts'
 import { timestamp } from './timestamp.ts'
 
-const noPostgres = whyNoPostgres()
 const now = timestamp(0)
 
 const makeWorkspace = (workspaceId: string, holderRequestId: string | null): Workspace => ({
@@ -41,24 +37,11 @@ const makeWorkspace = (workspaceId: string, holderRequestId: string | null): Wor
   holderRequestId,
 })
 
-describe.each(['sqlite', 'postgres'] as const)('sleep and access on %s', (kind) => {
-  describe.skipIf(kind === 'postgres' && noPostgres !== undefined)('stores', () => {
-    let postgres: TestPostgres | undefined
-    let directory = ''
-    let count = 0
-    beforeAll(async () => {
-      directory = mkdtempSync(join(tmpdir(), 'mags-state-'))
-      if (kind === 'postgres') postgres = await startPostgres()
-    })
-    afterAll(async () => {
-      await postgres?.[Symbol.asyncDispose]()
-      rmSync(directory, { recursive: true, force: true })
-    })
+describe.each(databaseKinds)('sleep and access on %s', (kind) => {
+  describe.skipIf(lacksDatabase(kind))('stores', () => {
+    const newDatabase = useTestDatabases(kind)
 
-    const config = (): DatabaseConfig =>
-      postgres ? { kind: 'postgres', url: postgres.createDatabase() } : { kind: 'sqlite', path: join(directory, `${++count}.db`) }
-
-    async function open(database: DatabaseConfig = config()) {
+    async function open(database: DatabaseConfig = newDatabase()) {
       const db = await openDatabase(database)
       const commits = new GroupCommit(db, database.kind)
       const store = new JobStore(db, commits)
@@ -80,7 +63,7 @@ describe.each(['sqlite', 'postgres'] as const)('sleep and access on %s', (kind) 
     }
 
     it('takes over the jobs and workspaces of an older server', async () => {
-      const database = config()
+      const database = newDatabase()
       const old = await connectDatabase(database)
       const all = migrationsFor(kind)
       const before = Object.fromEntries(Object.entries(all).filter(([name]) => name < '0004'))
@@ -211,7 +194,7 @@ describe.each(['sqlite', 'postgres'] as const)('sleep and access on %s', (kind) 
     })
 
     it('carries a whole server whose jobs sleep', async () => {
-      await using mags = await startSleepServer({ deps: { database: config() } })
+      await using mags = await startSleepServer({ deps: { database: newDatabase() } })
       const ids = await Promise.all(Array.from({ length: 5 }, (_, index) => resting(mags, { script: 'write /a one', workspace_id: `w${index}` })))
       await Promise.all(ids.map((id) => mags.call('POST', `/mags-jobs/${id}/sleep`, { release: true })))
       const answers = await Promise.all([...ids, ...ids].map((id) => mags.call('POST', `/mags-jobs/${id}/exec`, { command: 'read /a' })))

@@ -1,10 +1,7 @@
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { sql } from 'kysely'
 import { pino } from 'pino'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { startPostgres, type TestPostgres, whyNoPostgres } from '../../../../tests/kit/postgres.ts'
+import { describe, expect, it } from 'vitest'
+import { databaseKinds, lacksDatabase, useTestDatabases } from '../../../../tests/kit/test-databases.ts'
 import { FileStore } from '../files/store.ts'
 import { IdempotencyStore } from '../jobs/idempotency-store.ts'
 import { type Job, noTimings } from '../jobs/job.ts'
@@ -17,26 +14,11 @@ import { type DatabaseConfig, openDatabase } from './database.ts'
 import { GroupCommit } from './group-commit.ts'
 import { timestamp } from './timestamp.ts'
 
-const noPostgres = whyNoPostgres()
+describe.each(databaseKinds)('state on %s', (kind) => {
+  describe.skipIf(lacksDatabase(kind))('stores', () => {
+    const newDatabase = useTestDatabases(kind)
 
-describe.each(['sqlite', 'postgres'] as const)('state on %s', (kind) => {
-  describe.skipIf(kind === 'postgres' && noPostgres !== undefined)('stores', () => {
-    let postgres: TestPostgres | undefined
-    let directory = ''
-    let count = 0
-    beforeAll(async () => {
-      directory = mkdtempSync(join(tmpdir(), 'mags-state-'))
-      if (kind === 'postgres') postgres = await startPostgres()
-    })
-    afterAll(async () => {
-      await postgres?.[Symbol.asyncDispose]()
-      rmSync(directory, { recursive: true, force: true })
-    })
-
-    const config = (): DatabaseConfig =>
-      postgres ? { kind: 'postgres', url: postgres.createDatabase() } : { kind: 'sqlite', path: join(directory, 'new', `${++count}.db`) }
-
-    async function open(database: DatabaseConfig = config()) {
+    async function open(database: DatabaseConfig = newDatabase()) {
       const db = await openDatabase(database)
       const commits = new GroupCommit(db, database.kind)
       const store = new JobStore(db, commits)
@@ -181,7 +163,7 @@ describe.each(['sqlite', 'postgres'] as const)('state on %s', (kind) => {
     })
 
     it('carries a whole server', async () => {
-      await using mags = await startTestServer({ deps: { database: config() } })
+      await using mags = await startTestServer({ deps: { database: newDatabase() } })
       const answers = await Promise.all(Array.from({ length: 20 }, () => mags.call('POST', '/mags-jobs', { script: 'echo hi' }, { 'idempotency-key': 'one' })))
       expect(new Set(answers.map(({ body }) => body.request_id)).size).toBe(1)
       const ids = await Promise.all(Array.from({ length: 20 }, () => mags.submit({ script: 'echo hi' })))

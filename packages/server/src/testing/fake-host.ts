@@ -323,9 +323,9 @@ export class FakeSandbox implements RunningSandbox {
     return this.sentBytes
   }
 
-  watchRefused(listener: (refused: RefusedConnection) => void): () => void {
+  watchRefused(listener: (refused: RefusedConnection) => void): () => Promise<void> {
     this.#refusedListeners.add(listener)
-    return () => this.#refusedListeners.delete(listener)
+    return async () => void this.#refusedListeners.delete(listener)
   }
 
   /** A connection of one of its programs was not allowed. */

@@ -1,8 +1,5 @@
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { startPostgres, type TestPostgres, whyNoPostgres } from '../../../../tests/kit/postgres.ts'
+import { describe, expect, it } from 'vitest'
+import { databaseKinds, lacksDatabase, useTestDatabases } from '../../../../tests/kit/test-databases.ts'
 import { newRequestId, noTimings } from '../jobs/job.ts'
 import { JobStore } from '../jobs/store.ts'
 import { type DatabaseConfig, openDatabase } from '../state/database.ts'
@@ -11,7 +8,6 @@ import { makeJob } from '../testing/make-job.ts'
 import { holdWorkspaces, type WorkspaceWish } from './hold-workspaces.ts'
 import { WorkspaceStore } from './store.ts'
 
-const noPostgres = whyNoPostgres()
 const now = '2026-01-01T00:00:00.000Z'
 const image = { name: 'debian-12', digest: 'sha256:d12' }
 const version = (number: number) => ({
@@ -25,23 +21,11 @@ const version = (number: number) => ({
 })
 const ended = { status: 'completed' as const, exitCode: 0, error: null, timings: noTimings, completedAt: now }
 
-describe.each(['sqlite', 'postgres'] as const)('workspaces on %s', (kind) => {
-  describe.skipIf(kind === 'postgres' && noPostgres !== undefined)('store', () => {
-    let postgres: TestPostgres | undefined
-    let directory = ''
-    let count = 0
-    beforeAll(async () => {
-      directory = mkdtempSync(join(tmpdir(), 'mags-workspaces-'))
-      if (kind === 'postgres') postgres = await startPostgres()
-    })
-    afterAll(async () => {
-      await postgres?.[Symbol.asyncDispose]()
-      rmSync(directory, { recursive: true, force: true })
-    })
+describe.each(databaseKinds)('workspaces on %s', (kind) => {
+  describe.skipIf(lacksDatabase(kind))('store', () => {
+    const newDatabase = useTestDatabases(kind)
 
-    async function open(config?: DatabaseConfig) {
-      const database: DatabaseConfig =
-        config ?? (postgres ? { kind: 'postgres', url: postgres.createDatabase() } : { kind: 'sqlite', path: join(directory, `${++count}.db`) })
+    async function open(database: DatabaseConfig = newDatabase()) {
       const db = await openDatabase(database)
       const commits = new GroupCommit(db, database.kind)
       const jobs = new JobStore(db, commits)

@@ -2,51 +2,21 @@ import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { MagsError } from '@mags/protocol'
 import type { AgentConnection, AgentIdentity } from '../../agent/connection.ts'
-import type { Dialer } from '../../dialer/dialer-client.ts'
 import { SandboxConnections } from '../../dialer/sandbox-connections.ts'
 import { openGuestLayer } from '../../layers/open-guest-layer.ts'
-import type { TapSlot } from '../../network/sandbox-network.ts'
 import type { ProcessIdentity } from '../../recover/process-identity.ts'
 import { writeRecord } from '../../recover/record-file.ts'
 import type { Sandbox, SandboxDeath, SandboxRoot, SandboxShape } from '../driver.ts'
 import { hostnameOf } from '../sandbox-id.ts'
 import { copyDisk } from '../scratch-disk.ts'
-import { workspaceSerial } from './command-line.ts'
+import { changeDisk, firstDiskName, workspaceDiskName } from './change-disk.ts'
 import { freshState, networkOf, rootFiles } from './guest-identity.ts'
 import { killProcess, type Machine } from './machine.ts'
 import { memoryName, recordName, type VmRecord } from './vm-record.ts'
-import { type DiskSlot, lendDisk, makeWorkspaceDisk, type WorkspaceDisk } from './workspace-disk.ts'
+import type { VmSandboxParts } from './vm-sandbox-parts.ts'
 
 /** What the guest's kernel says, at a level that reaches its console, when it ends a program for want of memory. */
 const oomMessage = /Out of memory: Killed process|Memory cgroup out of memory/
-
-export interface VmSandboxParts {
-  readonly record: VmRecord
-  readonly isolation: 'kvm' | 'emulated-vm'
-  readonly directory: string
-  readonly uid: number
-  /** Absent while hibernated. */
-  readonly machine: Machine | undefined
-  readonly agent: AgentConnection
-  /** Absent when taken back from an earlier daemon: it is attached already. */
-  readonly disk?: DiskSlot
-  readonly tap: TapSlot | undefined
-  /** Makes connections into machines; without it their agents do. */
-  readonly dialer?: Dialer | undefined
-  readonly resolver: string | undefined
-  /** For what the guest is asked as it wakes. */
-  readonly timeoutMs: number
-  /** Connects to the agent of its machine, which runs. */
-  readonly connect: (machine: Machine) => Promise<AgentConnection>
-  /** Writes the memory of the stopped machine into a folder. */
-  readonly save: (machine: Machine, target: string) => Promise<void>
-  /** Starts QEMU from that; the machine is stopped. `onProcess` has to be waited for before it is asked for anything. */
-  readonly revive: (record: VmRecord, onProcess: (process: ProcessIdentity) => Promise<void>) => Promise<Machine>
-  /** Whether the host's limit on QEMU was passed. */
-  readonly ranOutOfMemory: () => Promise<boolean>
-  /** Frees what the driver lent, after QEMU is dead. */
-  readonly release: () => Promise<void>
-}
 
 /**
  * A virtual machine. Warm ones are stopped, with their root composed on a disk of their own and their name and network set: `attach` lets them run and renews their clock and randomness.
@@ -123,7 +93,7 @@ export class VmSandbox implements Sandbox {
   }
 
   async attach(shape: SandboxShape, root?: SandboxRoot) {
-    const { disk, tap, resolver } = this.#parts
+    const { directory, uid, disk, tap, resolver } = this.#parts
     const machine = this.#machine
     if (machine === undefined && !this.#record.attached) return await this.#attachCopy()
     if (disk === undefined || machine === undefined || this.#record.attached) throw new MagsError('internal', 'this virtual machine is attached already')
@@ -131,14 +101,15 @@ export class VmSandbox implements Sandbox {
       throw new MagsError('internal', 'a virtual machine cannot change its image, processors or memory once it is made')
     }
     if (root !== undefined && root.lowerDisks.length > 0) throw new MagsError('internal', 'a virtual machine has one disk')
-    const otherDisk = root?.upperDisk !== undefined || shape.diskGb !== this.shape.diskGb
-    const diskName = root?.upperDisk !== undefined ? workspaceDiskName : otherDisk ? `disk-${shape.diskGb}.raw` : firstDiskName
+    const lentFrom = root?.upperDisk
+    const otherDisk = lentFrom !== undefined || shape.diskGb !== this.shape.diskGb
+    const diskName = lentFrom !== undefined ? workspaceDiskName : otherDisk ? `disk-${shape.diskGb}.raw` : firstDiskName
     this.#record = { ...this.#record, shape, attached: true, disk: diskName }
-    const recorded = writeRecord(join(this.#parts.directory, recordName), this.#record)
+    const recorded = writeRecord(join(directory, recordName), this.#record)
     const running = machine.qmp.execute('cont')
     if (otherDisk) {
       await running
-      await this.#changeDisk(disk, root?.upperDisk !== undefined, () => this.#makeDisk(diskName, shape, root))
+      await changeDisk({ agent: this.agent, slot: disk, directory, uid, name: diskName, diskGb: shape.diskGb, lentFrom })
     }
     // What was right ahead of time is not written again: each file costs a millisecond or two under emulation.
     const files = otherDisk ? rootFiles(hostnameOf(this.id), tap, resolver) : {}
@@ -368,28 +339,6 @@ export class VmSandbox implements Sandbox {
     await this.#work
     await release()
   }
-
-  #makeDisk(name: string, shape: SandboxShape, root: SandboxRoot | undefined): Promise<WorkspaceDisk> {
-    const { directory, uid } = this.#parts
-    if (root?.upperDisk !== undefined) return lendDisk(root.upperDisk, join(directory, name), uid)
-    return makeWorkspaceDisk(join(directory, name), shape.diskGb, uid)
-  }
-
-  /** The composed root is on a disk of the usual size that holds nothing; this job wants another. */
-  async #changeDisk(slot: DiskSlot, lent: boolean, make: () => Promise<WorkspaceDisk>) {
-    const [disk] = await Promise.all([make(), this.agent.detachDisk()])
-    await slot.swapIn(disk)
-    await rm(join(this.#parts.directory, firstDiskName), { force: true })
-    await this.agent.attachDisk(workspaceSerial, disk.fileSystemUuid).catch((error: unknown) => {
-      throw lent && error instanceof MagsError && error.details?.errno !== undefined ? unusableDisk(error) : error
-    })
-  }
-}
-
-/** The guest of an earlier job can do anything to its disk. The caller gives such a disk up. */
-function unusableDisk(error: MagsError): MagsError {
-  const words = `the disk of the workspace cannot be mounted any more (${error.message}); what was not saved on it is lost, start the job again to go on from the last saved version`
-  return new MagsError('sandbox_failed', words, { cause: error })
 }
 
 async function answerWithin(timeoutMs: number, answer: Promise<void>): Promise<void> {
@@ -399,6 +348,3 @@ async function answerWithin(timeoutMs: number, answer: Promise<void>): Promise<v
 }
 
 const heardWithinMs = 2_000
-
-export const firstDiskName = 'disk.raw'
-export const workspaceDiskName = 'workspace.raw'
