@@ -58,7 +58,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
     forceCloseConnections: true,
     requestTimeout: 0,
     http: { headersTimeout: requestTimeoutMs, connectionsCheckingInterval: Math.max(100, Math.min(5000, requestTimeoutMs / 4)) },
-    routerOptions: { maxParamLength: 200 },
+    routerOptions: { maxParamLength: 255 },
     clientErrorHandler: (error, socket) => answerClientError(error, socket),
     frameworkErrors: (error, request, reply) => sendError(error, request as FastifyRequest, reply, deps.logger),
   })

@@ -41,6 +41,8 @@ function translate(error: FastifyError & { errcode?: number }, request: FastifyR
       return new MagsError('bad_request', 'the body is not as long as its Content-Length says')
     case 'FST_ERR_BAD_URL':
       return new MagsError('bad_request', 'the address of the request is not valid')
+    case 'FST_ERR_MAX_PARAM_LENGTH':
+      return new MagsError('not_found', 'no such thing: a name or id has 255 characters at most')
     case 'ERR_SQLITE_ERROR':
       if (error.errcode === diskFullErrcode)
         return new MagsError('internal', 'the disk with the data of the server is full; free some space on it', { cause: error })

@@ -67,6 +67,7 @@ describe('HTTP rules', () => {
       expect(answer).toMatchObject(fault === undefined ? { status: 404, code: 'not_found' } : { status: 400, code: 'bad_request', error: fault })
     }
     expect(await send({ method: 'GET', url: '/api/v1/mags-jobs/x/logs?tail=1' })).toMatchObject({ status: 400, error: 'unknown member "tail"' })
+    expect(await send({ method: 'GET', url: `/api/v1/mags-jobs/${'x'.repeat(3000)}/status` })).toMatchObject({ status: 404, code: 'not_found' })
   })
 
   it('takes a stop without a body', async () => {
