@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { link, open, readFile, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { MagsError } from '@mags/protocol'
+import { generateSshKey, MagsError } from '@mags/protocol'
 import ssh2 from 'ssh2'
 
 /**
@@ -11,7 +11,7 @@ import ssh2 from 'ssh2'
 export async function loadHostKey(file: string): Promise<string> {
   const present = await readKey(file)
   if (present !== undefined) return present
-  const made = ssh2.utils.generateKeyPairSync('ed25519', { comment: 'mags' }).private
+  const { privateKey: made } = await generateSshKey('mags')
   const draft = `${file}.${randomUUID()}`
   try {
     await using handle = await open(draft, 'wx', 0o600)

@@ -1,7 +1,7 @@
 import { chmod, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
-import { MagsError } from '@mags/protocol'
+import { generateSshKey, MagsError } from '@mags/protocol'
 import ssh2 from 'ssh2'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { loadHostKey } from './host-key.ts'
@@ -105,7 +105,7 @@ describe('who may log in', () => {
     const keys = await Promise.all(
       Array.from({ length: 7 }, async (_, index) => {
         const file = join(world.folder, `try-${index}`)
-        await writeFile(file, ssh2.utils.generateKeyPairSync('ed25519').private, { mode: 0o600 })
+        await writeFile(file, (await generateSshKey('')).privateKey, { mode: 0o600 })
         return ['-i', file]
       }),
     )
@@ -266,7 +266,7 @@ describe('connections that do not log in', () => {
       return text
     }
     const [one, two, three] = await Promise.all([hear(), hear(), hear()])
-    expect([one, two, three].filter((text) => text?.startsWith('SSH-2.0-Mags'))).toHaveLength(2)
+    expect([one, two, three].filter((text) => text?.startsWith('SSH-2.0-OpenSSH_compatible Mags\r\n'))).toHaveLength(2)
     expect([one, two, three].filter((text) => text?.startsWith('Too many connections'))).toHaveLength(1)
     // All places are free again.
     expect((await small.ssh([at, 'echo in'])).stdout.toString()).toBe('in\n')

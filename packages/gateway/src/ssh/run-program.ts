@@ -7,6 +7,7 @@ import { delay, whenAborted } from './delay.ts'
 import { describeFailure } from './describe-failure.ts'
 import { pumpInput } from './pump-input.ts'
 import { signalName } from './signal-names.ts'
+import type { UnreadOutput } from './unread-output.ts'
 
 /** A job that is awake answers much sooner. */
 const wakingNoteMs = 1_000
@@ -18,6 +19,7 @@ const failureExitCode = 255
 export interface ProgramRun {
   readonly channel: ServerChannel
   readonly output: ChannelOutput
+  readonly unread: UnreadOutput
   readonly hold: LeaseHold
   readonly request: ProgramRequest
   /** The job's, for words. */
@@ -43,21 +45,24 @@ export interface ProgramControl {
  * `onStart` gets the handles once it runs.
  */
 export async function runProgram(run: ProgramRun, onStart: (control: ProgramControl) => void): Promise<void> {
-  const { channel, output, closed } = run
+  const { channel, output, unread, closed } = run
+  // Work on files has questions for its output: without a reader there are none, and a signal would leave it half done.
+  const drops = (source: string) => source === 'stdout' && run.request.kind !== 'sftp' && unread.drops(program)
   let program: RunningProgram | undefined
   try {
     const lease = await waitForLease(run)
     if (lease === undefined || closed.aborted) return
-    program = lease.start(run.request, (source, bytes) => output.write(source, bytes))
+    program = lease.start(run.request, (source, bytes) => (drops(source) ? undefined : output.write(source, bytes)))
     onStart(program)
     pumpInput(channel, program)
     using sandbox = whenAborted(run.hold.lost)
     using client = whenAborted(closed)
+    using deaf = whenAborted(unread.deaf)
     const lost = sandbox.aborted.then(() => delay(lostGraceMs)).then((): ScriptExit => ({ kind: 'sandbox-lost', exitCode: failureExitCode }))
     const exit = await Promise.race([program.exit, lost, client.aborted])
     if (exit === undefined) return await hangUp(program, run)
     await tellExit(exit, run)
-    if (run.request.pty === undefined) await Promise.race([program.outputEnd, lost, client.aborted])
+    if (run.request.pty === undefined) await Promise.race([program.outputEnd, unread.exited(), deaf.aborted, lost, client.aborted])
     await output.written
   } catch (error) {
     run.logger.info({ err: error }, 'ssh: the program could not be run')
@@ -67,6 +72,8 @@ export async function runProgram(run: ProgramRun, onStart: (control: ProgramCont
     program?.close()
     run.hold[Symbol.dispose]()
     finish(channel)
+    // What still waits for the client's window would wait for ever, and the end behind it.
+    if (unread.deaf.aborted) quietly(() => channel.close())
   }
 }
 

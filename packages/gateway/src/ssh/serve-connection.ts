@@ -10,8 +10,12 @@ import { forwardPort } from './forward-port.ts'
 import { serveSession } from './serve-session.ts'
 import { sshAlgorithms } from './ssh-algorithms.ts'
 import type { SshLimits } from './ssh-limits.ts'
-import { disconnectReason, isPacketTooLong, openFailure, refuseChannel, sendDisconnect } from './ssh2-internals.ts'
+import { disconnectReason, hearEndOfWrite, isPacketTooLong, openFailure, refuseChannel, sendDisconnect } from './ssh2-internals.ts'
 
+/**
+ * To servers of another name OpenSSH's client does not say that its output is closed (`OpenSSH*` in its compat.c), and clients of SFTP swap the paths of a symbolic link. No version, so that nobody takes its faults for ours.
+ */
+const identification = 'OpenSSH_compatible Mags'
 /** Between the words of a disconnect and the end of the connection. */
 const lastWordsMs = 250
 /** The job is woken while the client still asks for its first channel; not for longer than this. */
@@ -68,7 +72,13 @@ export async function serveConnection(socket: Socket, context: ConnectionContext
   const running = new Set<Promise<void>>()
 
   const server = new ssh2.Server(
-    { hostKeys: [context.hostKey], ident: 'Mags', algorithms: sshAlgorithms, keepaliveInterval: limits.keepaliveMs, keepaliveCountMax: limits.keepaliveMissed },
+    {
+      hostKeys: [context.hostKey],
+      ident: identification,
+      algorithms: sshAlgorithms,
+      keepaliveInterval: limits.keepaliveMs,
+      keepaliveCountMax: limits.keepaliveMissed,
+    },
     (connection) => {
       connection.on('error', (error) => {
         logger.debug({ err: error }, 'ssh: connection failed')
@@ -82,6 +92,7 @@ export async function serveConnection(socket: Socket, context: ConnectionContext
         } catch {}
         setTimeout(() => socket.destroy(), lastWordsMs)
       }
+      hearEndOfWrite(connection)
       limitRekeys(connection, limits, () => end(disconnectReason.protocolError, 'Too many key exchanges'))
       void authenticate(connection, {
         find: context.find,

@@ -7,8 +7,9 @@ import type { LeaseHold } from './connection-lease.ts'
 import { type ProgramControl, runProgram } from './run-program.ts'
 import { SessionEnvironment } from './session-environment.ts'
 import { signalNumber } from './signal-names.ts'
-import { packetSizeOf } from './ssh2-internals.ts'
+import { onEndOfWrite, packetSizeOf } from './ssh2-internals.ts'
 import { terminalName, terminalSize } from './terminal-request.ts'
+import { UnreadOutput } from './unread-output.ts'
 
 /** OpenSSH's client takes 32 KiB; every packet costs, and RFC 4253 has everybody take 32 KiB. */
 export const packetSizeMin = 256
@@ -68,6 +69,7 @@ export async function serveSession(session: Session, context: SessionContext): P
   let control: ProgramControl | undefined
   let running: Promise<void> | undefined
   const early: number[] = []
+  const unread = new UnreadOutput()
 
   const start = (kind: Kind, accept: () => ServerChannel | undefined, command: readonly string[]) => {
     if (running !== undefined) return
@@ -80,10 +82,10 @@ export async function serveSession(session: Session, context: SessionContext): P
       ...(terminal === undefined || kind === 'sftp' ? {} : { pty: { rows: terminal.rows, cols: terminal.cols } }),
     }
     const request: ProgramRequest = kind === 'sftp' ? { kind: 'sftp', ...shared } : { kind: 'command', command, ...shared }
-    const output = new ChannelOutput(channel, context.congestion, closing.signal)
+    const output = new ChannelOutput(channel, context.congestion, AbortSignal.any([closing.signal, unread.deaf]))
     const interactive = kind === 'shell' && request.pty !== undefined
     context.logger.debug({ kind, pty: request.pty !== undefined }, 'ssh: program asked for')
-    running = runProgram({ ...context, channel, output, request, interactive, closed: closing.signal }, (handles) => {
+    running = runProgram({ ...context, channel, output, unread, request, interactive, closed: closing.signal }, (handles) => {
       control = handles
       if (terminal !== undefined) control.resize(terminal)
       for (const signal of early) control.signal(signal)
@@ -113,6 +115,8 @@ export async function serveSession(session: Session, context: SessionContext): P
     else if (early.length < 16) early.push(signal)
     accept?.()
   })
+  onEndOfWrite(session, () => unread.begin())
+  session.once('end', () => unread.endInput())
   session.on('shell', (accept) => start('shell', accept, loginShell))
   session.on('exec', (accept, reject, asked) => {
     if (asked.command.includes('\0')) return reject?.()

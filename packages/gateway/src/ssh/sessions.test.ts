@@ -44,6 +44,16 @@ async function converse(args: readonly string[], say: (so: string, write: (text:
   return { text, code }
 }
 
+/** The first line of what `ssh` prints and the code it ends with. */
+async function firstLine(args: readonly string[], input: 'open' | 'ended') {
+  const child = spawn('bash', ['-c', '"$@" | head -1; echo code $PIPESTATUS', 'bash', 'ssh', ...args], { stdio: ['pipe', 'pipe', 'ignore'] })
+  if (input === 'ended') child.stdin.end()
+  let text = ''
+  for await (const bytes of child.stdout) text += String(bytes)
+  child.stdin.destroy()
+  return text
+}
+
 describe('commands', () => {
   it('give output, errors and exit code apart', async () => {
     const outcome = await world.ssh([at, 'echo out; echo err >&2; exit 7'])
@@ -96,6 +106,28 @@ describe('commands', () => {
     expect((await world.ssh(args)).stdout.toString()).toBe('yes||set\n')
     const last = world.directory.programs.at(-1)
     expect(last?.environment).not.toHaveProperty('LD_PRELOAD')
+  })
+
+  describe.each(['open', 'ended'] as const)('whose output nobody reads, with input %s', (input) => {
+    it.each([
+      // Codes of OpenSSH's client: 255 when it hears of a signal.
+      ['endless output', 'yes', 'y', 255],
+      ['output in pieces', 'while :; do echo x; sleep 0.1; done', 'x', 255],
+      ['a runtime that ignores SIGPIPE', 'exec python3 -uc "while True: print(1)"', '1', 255],
+      ['something left behind', 'yes & exit 3', 'y', 3],
+      ['standard error that goes on', 'yes >&2 & head -c 1000000 /dev/zero | tr "\\0" "\\n"; sleep 0.3; kill $!; exit 4', '', 4],
+    ])('end: %s', async (_what, command, line, code) => {
+      expect(await firstLine(world.sshArgs(at, command), input)).toBe(`${line}\ncode ${code}\n`)
+      await world.directory.quiet()
+    })
+
+    it('go on when they write nothing', async () => {
+      expect(await firstLine(world.sshArgs(at, 'head -c 200000 /dev/zero | tr "\\0" "\\n"; sleep 1; exit 6'), input)).toBe('\ncode 6\n')
+    })
+
+    it('end on a terminal', async () => {
+      expect(await firstLine(world.sshArgs('-tt', at, 'yes'), input)).toBe('y\r\ncode 255\n')
+    })
   })
 
   it('are hung up when the client goes', async () => {
@@ -233,6 +265,7 @@ describe('one connection for several sessions', () => {
       await expect.poll(async () => (await runProcess('ssh', ['-F', '/dev/null', '-S', control, '-O', 'check', at])).code, { timeout: 10_000 }).toBe(0)
       const outcomes = await Promise.all([1, 2, 3, 4, 5].map((code) => through(`sleep 0.2; echo ${code}; exit ${code}`)))
       expect(outcomes.map((outcome) => [outcome.code, outcome.stdout.toString()])).toEqual([1, 2, 3, 4, 5].map((code) => [code, `${code}\n`]))
+      expect(await firstLine(['-F', '/dev/null', '-S', control, '-o', 'BatchMode=yes', at, 'yes'], 'open')).toBe('y\ncode 255\n')
       await world.directory.quiet()
       const opened = world.directory.events.length
       expect((await through('echo again')).stdout.toString()).toBe('again\n')

@@ -1,4 +1,5 @@
-import type { Connection, ServerChannel } from 'ssh2'
+import type { EventEmitter } from 'node:events'
+import type { Connection, ServerChannel, Session } from 'ssh2'
 
 /** What of ssh2 1.17 is used though it is not part of its interface; all of it in this file, each with the reason. */
 interface ChannelInternals {
@@ -18,9 +19,18 @@ interface ProtocolInternals {
   }
   readonly _cipher: { encrypt(packet: Buffer): void }
   channelOpenFail: (sender: number, reason: number, words: string) => void
+  /** Of this connection alone. */
+  readonly _handlers: { CHANNEL_REQUEST: (protocol: unknown, recipient: number, type: string, ...rest: readonly unknown[]) => void }
 }
 
-const protocolOf = (connection: Connection) => (connection as unknown as { readonly _protocol: ProtocolInternals })._protocol
+interface ConnectionInternals {
+  readonly _protocol: ProtocolInternals
+  /** What has the number: a session, another channel, or a function that waits for its opening to be answered. */
+  readonly _chanMgr: { get(channel: number): unknown }
+}
+
+const connectionOf = (connection: Connection) => connection as unknown as ConnectionInternals
+const protocolOf = (connection: Connection) => connectionOf(connection)._protocol
 const internalsOf = (channel: ServerChannel) => channel as unknown as ChannelInternals
 
 /** RFC 4254, 5.1. */
@@ -59,6 +69,25 @@ export function refuseChannel(connection: Connection, reject: () => void, reason
   } finally {
     protocol.channelOpenFail = send
   }
+}
+
+const endOfWrite = 'eow@openssh.com'
+
+/** Once for every connection that is to hear of `onEndOfWrite`: ssh2 tells nobody of requests it does not know. */
+export function hearEndOfWrite(connection: Connection): void {
+  const handlers = protocolOf(connection)._handlers
+  const known = handlers.CHANNEL_REQUEST
+  handlers.CHANNEL_REQUEST = (protocol, recipient, type, ...rest) => {
+    const channel = type === endOfWrite ? connectionOf(connection)._chanMgr.get(recipient) : undefined
+    if (typeof channel === 'object' && channel !== null) (channel as EventEmitter).emit(endOfWrite)
+    known(protocol, recipient, type, ...rest)
+  }
+}
+
+/** The client reads no more of a session's output (OpenSSH's PROTOCOL, 2.1); it may come more than once. */
+export function onEndOfWrite(session: Session, listener: () => void): void {
+  const events: EventEmitter = session
+  events.on(endOfWrite, listener)
 }
 
 /** RFC 4253, 6.1, has everybody take 35,000 bytes, and ssh2 takes no more; that is a command of OpenSSH's client with so many, because it never splits one. */

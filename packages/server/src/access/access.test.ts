@@ -1,9 +1,9 @@
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { generateSshKey } from '@mags/protocol'
 import { describe, expect, it } from 'vitest'
 import { FakeHost } from '../testing/fake-host.ts'
 import { resting, running, type SleepServer, startSleepServer } from '../testing/sleep-server.ts'
-import { generateSshKey } from './openssh-key.ts'
 
 const access = (mags: SleepServer, id: string, body: Record<string, unknown>) => mags.call('POST', `/mags-jobs/${id}/access`, body)
 const sshPortOf = async (mags: SleepServer, id: string) => (await access(mags, id, { port: 22 })).body.ssh_port

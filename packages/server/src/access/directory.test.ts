@@ -1,9 +1,9 @@
 import { once } from 'node:events'
 import { join } from 'node:path'
+import { generateSshKey } from '@mags/protocol'
 import { describe, expect, it } from 'vitest'
 import { openDatabase } from '../state/database.ts'
 import { onlySandbox, resting, running, type SleepServer, startSleepServer } from '../testing/sleep-server.ts'
-import { generateSshKey } from './openssh-key.ts'
 
 const find = (mags: SleepServer, host: string) => mags.server.directory.findByHost(host)
 const withoutComment = (publicKey: string) => publicKey.split(' ').slice(0, 2).join(' ')

@@ -2,8 +2,8 @@ import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { generateSshKey } from '@mags/protocol'
 import { describe, expect, it } from 'vitest'
-import { generateSshKey } from './openssh-key.ts'
 import { readSshPublicKey } from './ssh-public-key.ts'
 
 describe('public keys', () => {

@@ -1,10 +1,9 @@
-import { MagsError, type Visibility } from '@mags/protocol'
+import { generateSshKey, MagsError, type Visibility } from '@mags/protocol'
 import { sql } from 'kysely'
 import type { Job } from '../jobs/job.ts'
 import type { Database } from '../state/database.ts'
 import type { GroupCommit } from '../state/group-commit.ts'
 import { timestamp } from '../state/timestamp.ts'
-import { generateSshKey } from './openssh-key.ts'
 import { ownerOf } from './owner.ts'
 import type { SecretKey } from './secret-key.ts'
 

@@ -3,8 +3,8 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { generateSshKey } from '@mags/protocol'
 import { pino } from 'pino'
-import ssh2 from 'ssh2'
 import { openSshGateway, type SshGateway } from '../open-ssh-gateway.ts'
 import type { SshLimits } from '../ssh-limits.ts'
 import { FakeDirectory } from './fake-directory.ts'
@@ -32,10 +32,10 @@ export async function openSshWorld(limits: Partial<SshLimits> = {}) {
   cleanup.defer(() => rm(folder, { recursive: true, force: true }))
   const directory = new FakeDirectory()
   const keyOf = async (name: string): Promise<Key> => {
-    const pair = ssh2.utils.generateKeyPairSync('ed25519', { comment: name })
+    const pair = await generateSshKey(name)
     const file = join(folder, `key-${name}`)
-    await writeFile(file, pair.private, { mode: 0o600 })
-    return { file, privateKey: pair.private, publicKey: pair.public.split(' ').slice(0, 2).join(' ') }
+    await writeFile(file, pair.privateKey, { mode: 0o600 })
+    return { file, privateKey: pair.privateKey, publicKey: pair.publicKey.split(' ').slice(0, 2).join(' ') }
   }
   const keys = { webapp: await keyOf('webapp'), batch: await keyOf('batch'), stranger: await keyOf('stranger') }
   const home = join(folder, 'webapp')
