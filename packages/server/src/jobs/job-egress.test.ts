@@ -135,6 +135,15 @@ describe('JobEgress', () => {
     expect(stored).toEqual([])
   })
 
+  it('writes nothing any more after detach, though a last look finds something', () => {
+    const { egress, refuse, rows, listeners } = setUp()
+    const [late] = listeners
+    egress.detach()
+    late?.({ protocol: 'tcp', address: '203.0.113.7', port: 443 })
+    refuse({ protocol: 'tcp', address: '203.0.113.7', port: 443 })
+    expect(rows).toEqual([])
+  })
+
   it('is over after detach', async () => {
     const { egress, listeners, timers, stored, sandbox } = setUp()
     egress.detach()

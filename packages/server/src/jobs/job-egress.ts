@@ -137,6 +137,8 @@ export class JobEgress {
   }
 
   #write({ protocol, address, port }: RefusedConnection) {
+    // The next server tells it: the log of this one is closed.
+    if (this.#detached) return
     const now = this.#timers.now()
     if (now - this.#windowStart >= minuteMs) {
       this.#windowStart = now

@@ -190,19 +190,21 @@ export class ContainerDriver implements SandboxDriver {
     if (root !== undefined && root.lowerDisks.length > 0)
       throw new MagsError('not_available', 'a sandbox that started from a workspace without having it for itself cannot be forked')
     const from = root?.upperDisk ?? join(scratchDir, `${record.ownDisk ? record.id : record.slot}.img`)
-    await sandbox.quiesce()
     try {
-      // What its programs have written is in the page cache of its file system still; then all of it is in the file.
-      await run('sync', ['-f', `/proc/${mounter.pid}/root${await sandbox.layerDir()}`])
-      await copyDisk(from, file)
+      await sandbox.quiesce()
+      try {
+        // What its programs have written is in the page cache of its file system still; then all of it is in the file.
+        await run('sync', ['-f', `/proc/${mounter.pid}/root${await sandbox.layerDir()}`])
+        await copyDisk(from, file)
+      } finally {
+        await sandbox.resume()
+      }
+      await repairDisk(file)
+      return file
     } catch (error) {
       await rm(file, { force: true })
       throw error
-    } finally {
-      await sandbox.resume()
     }
-    await repairDisk(file)
-    return file
   }
 
   async sweep() {
