@@ -16,6 +16,7 @@ import {
 import type { Sandbox, SandboxDriver, SandboxShape } from './drivers/driver.ts'
 import type { Egress } from './egress/egress.ts'
 import type { ImageCatalogue } from './images/image-catalogue.ts'
+import type { MachineImages } from './images/machine-images.ts'
 import type { TakenSandbox, WarmPool } from './pool/warm-pool.ts'
 import { type Forked, HostSandbox, type Surroundings } from './sandboxes/host-sandbox.ts'
 import type { OpenWorkspace } from './workspaces/local/open-workspace.ts'
@@ -35,8 +36,10 @@ export interface HostParts {
   readonly walls: Readonly<Record<'vm' | 'container', Wall>>
   readonly default: 'vm' | 'container'
   readonly images: ImageCatalogue
+  readonly machineImages: MachineImages
   readonly workspaces: Workspaces
   readonly egress: Egress
+  readonly addressPrefixes: readonly string[]
   readonly limits: { readonly maxVcpus: number; readonly maxMemoryMb: number; readonly maxDiskGb: number }
   readonly defaultShape: SandboxShape
   readonly defaultImage: string
@@ -93,6 +96,10 @@ export class Host implements HostApi {
     return this.#parts.workspaces
   }
 
+  get images() {
+    return this.#parts.machineImages
+  }
+
   capabilities(): HostCapabilities {
     const { walls, images, limits, defaultImage } = this.#parts
     const describe = (wall: Wall) => ('missing' in wall ? { available: false, detail: wall.missing } : { available: true, detail: wall.detail })
@@ -106,6 +113,7 @@ export class Host implements HostApi {
       imageDigests: images.digests(),
       defaultImage,
       ...limits,
+      addressPrefixes: this.#parts.addressPrefixes,
     }
   }
 

@@ -11,6 +11,7 @@ import { openVmDriver } from './drivers/vm/vm-driver.ts'
 import { Egress } from './egress/egress.ts'
 import { Host, type Wall } from './host.ts'
 import { ImageCatalogue } from './images/image-catalogue.ts'
+import { MachineImages } from './images/machine-images.ts'
 import { openHostLayer } from './layers/open-host-layer.ts'
 import { MounterClient } from './mounter/mounter-client.ts'
 import type { Ipv4Range } from './network/ipv4-range.ts'
@@ -101,7 +102,9 @@ export async function openHost(config: HostConfig): Promise<HostApi> {
     walls: { vm, container },
     default: preferVm ? 'vm' : 'container',
     images,
+    machineImages: new MachineImages({ catalogue: images }),
     workspaces,
+    addressPrefixes: [],
     egress,
     defaultShape: config.defaults,
     limits: { maxVcpus: availableParallelism(), maxMemoryMb: Math.floor((totalmem() / 2 ** 20) * memoryShare), maxDiskGb: largestDiskGb },

@@ -14,6 +14,8 @@ export type IsolationWish = 'auto' | 'vm' | 'container'
 /** The machine a job needs. */
 export interface SandboxSpec {
   readonly image: string
+  /** This version of the image, `sha256:…`, also when there is a newer one; the newest when absent. */
+  readonly imageDigest?: string
   readonly isolation: IsolationWish
   readonly vcpus: number
   readonly memoryMb: number
@@ -26,6 +28,14 @@ export interface SandboxSpec {
   readonly base?: WorkspaceSource
   /** What it may reach besides the rules of this machine; default all that those allow. */
   readonly egress?: EgressPolicy
+  /** Addresses of its own, out of `HostCapabilities.addressPrefixes`: traffic to them reaches it, and it is seen with them outside. */
+  readonly addresses?: LeasedAddresses
+}
+
+/** At least one of the two. */
+export interface LeasedAddresses {
+  readonly ipv4?: string
+  readonly ipv6?: string
 }
 
 /** A workspace that is ours to write. */
@@ -34,6 +44,8 @@ export interface WorkspaceHold {
   readonly storageId: string
   /** Grows with every holder; who has a lower one than another has had is refused by the object store. */
   readonly fence: number
+  /** Only what lies below this folder is kept, such as `/workspace`; the rest begins as the image has it. The same for all of a workspace's life. */
+  readonly scope?: string
 }
 
 /** A workspace to start from. */
@@ -137,6 +149,11 @@ export interface ScriptSpec {
   readonly environment: Readonly<Record<string, string>>
   /** Put into the sandbox before the script starts. */
   readonly files?: readonly ScriptFile[]
+  /**
+   * Boots the image instead: its /sbin/init becomes the first process of a process namespace of its own, in which all programs run from then on; `script` is not run. Only virtual machines can (MagsError 'not_available').
+   * Its console is the output, and `exited` settles when it powers off or reboots; the root can be read and saved then.
+   */
+  readonly init?: true
 }
 
 export interface ScriptFile {
@@ -169,6 +186,8 @@ export interface ScriptExit {
   readonly userCpuMs?: number
   readonly systemCpuMs?: number
   readonly maxRssKb?: number
+  /** How the image's init ended (`ScriptSpec.init`), when it meant to. */
+  readonly halted?: 'powered-off' | 'rebooted'
 }
 
 export interface ExecRequest {
@@ -309,10 +328,69 @@ export interface HostCapabilities {
   readonly maxVcpus: number
   readonly maxMemoryMb: number
   readonly maxDiskGb: number
+  /** Prefixes that sandboxes can have addresses out of, such as `203.0.113.0/28` and `2001:db8::/64`. */
+  readonly addressPrefixes: readonly string[]
+}
+
+/** Where an image came from. */
+export interface ImageSource {
+  readonly kind: 'recipe' | 'dockerfile' | 'registry' | 'oci-layout' | 'docker-archive' | 'rootfs-tar'
+  /** Recipe, file name or OCI reference as it was given. */
+  readonly reference: string
+  /** Of the manifest, the archive or the recipe: `sha256:…`. */
+  readonly digest?: string
+}
+
+/** One version of an image. */
+export interface ImageInfo {
+  readonly name: string
+  /** `sha256:` and the digest of its file system. */
+  readonly digest: string
+  /** The newest of its name. */
+  readonly current: boolean
+  /** PRETTY_NAME of its os-release, or the name. */
+  readonly os: string
+  /** All files as they are. */
+  readonly sizeBytes: number
+  /** RFC 3339. */
+  readonly createdAt: string
+  readonly source: ImageSource
+  /** Its init program, such as `/sbin/init`, when it has one. */
+  readonly init?: string
+  /** Environment and working directory that the image was made with; not applied by itself. */
+  readonly environment?: Readonly<Record<string, string>>
+  readonly workingDirectory?: string
+}
+
+/** What becomes an image. */
+export type ImageOrigin =
+  /** A name in `images/` of the installation; built by its own distribution's bootstrap. */
+  | { readonly kind: 'recipe'; readonly recipe: string }
+  /** Such as `docker://docker.io/library/alpine:3.20` or `oci:/path:tag`, as skopeo(1) takes it. */
+  | { readonly kind: 'registry'; readonly reference: string }
+  /** A tar file, plain or compressed: an OCI layout, what `docker save` writes, or a root file system. */
+  | { readonly kind: 'archive'; readonly reference: string; readonly content: AsyncIterable<Uint8Array>; readonly source?: ImageSource }
+
+/** Images of this machine. */
+export interface HostImages {
+  /** Every version, by name, the newest of each first. */
+  list(): Promise<readonly ImageInfo[]>
+  /** The newest of a name, or one version. */
+  find(name: string, digest?: string): Promise<ImageInfo | undefined>
+  /**
+   * Makes a new version of an image and has it be the newest. `onProgress` hears each step in words. Rejects with MagsError 'image_invalid' (names the entry and the rule), 'image_source_unreachable' (names the address and how to
+   * bring the image by file), 'too_large', 'bad_request' (name), and with the reason of `abort`; nothing is left then.
+   */
+  create(name: string, origin: ImageOrigin, onProgress: (words: string) => void, abort?: AbortSignal): Promise<ImageInfo>
+  /** Takes versions away: one, or all of a name. Rejects with MagsError 'image_in_use' when a sandbox of this machine has one, or it is the default; what the server knows of uses is its own to check before. */
+  remove(name: string, digest?: string): Promise<void>
+  /** What jobs get that name no image, from now on and after a restart. */
+  setDefault(name: string): Promise<void>
 }
 
 export interface HostApi {
   readonly workspaces: HostWorkspaces
+  readonly images: HostImages
   capabilities(): HostCapabilities
   /**
    * Takes a machine. Rejects with the reason of `abort` when aborted while waiting, with MagsError 'sandbox_failed' and the driver's last words when none can be

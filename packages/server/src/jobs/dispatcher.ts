@@ -36,8 +36,8 @@ export class Dispatcher {
     this.#deps = deps
   }
 
-  /** Room for one more waiting job; the caller gives it back by the returned function. Throws MagsError('no_capacity'). */
-  reserve(): () => void {
+  /** Room for one more waiting job of an account; the caller gives it back by the returned function. Throws MagsError 'no_capacity'. */
+  reserve(_accountId: string): () => void {
     if (this.#state === 'draining' || this.#state === 'closed')
       throw new MagsError('no_capacity', 'the server is shutting down; try again in a moment', { details: { retry_after_seconds: 5 } })
     if (this.pending + this.#reserved >= this.#deps.maxPendingJobs) {

@@ -56,7 +56,7 @@ function requireForkable(deps: ForkDeps, source: Job): JobRun {
   const run = requireLasting(source, deps.dispatcher.find(source.requestId), 'fork')
   if (!run.uses.hasBegun) throw new MagsError('job_not_running', `job ${source.name} is still starting; try again once its status is running`)
   // Says so when the server ends, or has too much to do.
-  deps.dispatcher.reserve()()
+  deps.dispatcher.reserve(source.accountId)()
   return run
 }
 

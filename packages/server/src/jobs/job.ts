@@ -1,5 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto'
-import type { EgressPolicy, Isolation, IsolationWish, JobStatus, SandboxSpec, SleepStage } from '@mags/protocol'
+import type { EgressPolicy, Isolation, IsolationWish, JobStatus, LeasedAddresses, SandboxSpec, SleepStage, WorkspaceHold } from '@mags/protocol'
 
 /**
  * A job as the database has it.
@@ -17,6 +17,10 @@ import type { EgressPolicy, Isolation, IsolationWish, JobStatus, SandboxSpec, Sl
  */
 export interface Job {
   readonly requestId: string
+  /** Whose API it belongs to: `mags` is listed by /mags-jobs, `job` is a run of /jobs, `microvm` is one while it runs. */
+  readonly kind: JobKind
+  /** The job of the Jobs API that it is a run of, or the microVM. */
+  readonly definitionId: string | null
   readonly jobId: string
   readonly accountId: string
   readonly name: string
@@ -67,6 +71,27 @@ export interface Job {
   readonly egressBytes: number | null
   /** Request id of the job whose sandbox its own is a copy of. */
   readonly forkedFrom: string | null
+  /** Higher ones of an account start first. */
+  readonly priority: number
+  /** Tries after a failure, and how many seconds before the first of them; twice as long before each further one. */
+  readonly maxRetries: number
+  readonly retryBackoffSeconds: number
+  /** Which try it is, from 1. */
+  readonly attempt: number
+  /** A pending one does not start before. */
+  readonly notBefore: string | null
+  /** Whether a warm sandbox was there for it. */
+  readonly warm: boolean | null
+  /** Only what lies below this folder of its workspace is kept; jobs on such a workspace wait for each other. */
+  readonly workspaceScope: string | null
+  /** Boots the image's init in the place of a script. */
+  readonly init: boolean
+  /** The version of its image; the newest at its start when null. */
+  readonly imageDigest: string | null
+  readonly ipLease: boolean
+  /** Out of the operator's prefixes, from its submit to its end. */
+  readonly ipv4Address: string | null
+  readonly ipv6Address: string | null
   /** Whether memory and processes were copied, too. Null until the copy runs: one that a server leaves so behind never was a job. */
   readonly forkedWithMemory: boolean | null
 }
@@ -84,6 +109,26 @@ export const neverSlept = {
   forkedFrom: null,
   forkedWithMemory: null,
 } as const
+
+export type JobKind = 'mags' | 'job' | 'microvm'
+
+/** What a plain submit does not ask for. */
+export const plainJob = {
+  kind: 'mags',
+  definitionId: null,
+  priority: 0,
+  maxRetries: 0,
+  retryBackoffSeconds: 0,
+  attempt: 1,
+  notBefore: null,
+  warm: null,
+  workspaceScope: null,
+  init: false,
+  imageDigest: null,
+  ipLease: false,
+  ipv4Address: null,
+  ipv6Address: null,
+} as const satisfies Partial<Job>
 
 /** Milliseconds with three decimals. The first four follow each other without a gap; `startMs` is their sum. */
 export interface JobTimings {
@@ -110,12 +155,25 @@ export function sandboxSpecOf(job: Job, goesOn = false): SandboxSpec {
     memoryMb,
     diskGb,
     persistent,
-    ...(job.workspaceStorageId === null ? {} : { workspace: { storageId: job.workspaceStorageId, fence: job.workspaceFence ?? 0 } }),
+    ...(job.imageDigest === null ? {} : { imageDigest: job.imageDigest }),
+    ...(job.workspaceStorageId === null ? {} : { workspace: workspaceHoldOf(job, job.workspaceStorageId) }),
     // What began as a fork of another workspace goes on from its own.
     ...(job.baseStorageId === null || goesOn ? {} : { base: { storageId: job.baseStorageId } }),
     ...(job.egress === null ? {} : { egress: job.egress }),
+    ...(job.ipv4Address === null && job.ipv6Address === null ? {} : { addresses: addressesOf(job) }),
   }
 }
+
+const workspaceHoldOf = ({ workspaceFence, workspaceScope }: Job, storageId: string): WorkspaceHold => ({
+  storageId,
+  fence: workspaceFence ?? 0,
+  ...(workspaceScope === null ? {} : { scope: workspaceScope }),
+})
+
+const addressesOf = ({ ipv4Address, ipv6Address }: Job): LeasedAddresses => ({
+  ...(ipv4Address === null ? {} : { ipv4: ipv4Address }),
+  ...(ipv6Address === null ? {} : { ipv6: ipv6Address }),
+})
 
 /** What its URL begins with: the workspace's when it has one, so that it stays the same from job to job. */
 export const subdomainOf = (job: Pick<Job, 'subdomain' | 'workspaceStorageId'>): string => job.workspaceStorageId?.slice(0, 12) ?? job.subdomain

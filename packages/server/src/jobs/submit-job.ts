@@ -1,10 +1,9 @@
-import { randomUUID } from 'node:crypto'
 import { type HostApi, type HostCapabilities, type SubmitJobAnswer, type SubmitJobRequest, submitJobRequest } from '@mags/protocol'
 import type { Transaction } from 'kysely'
 import type { GroupCommit } from '../state/group-commit.ts'
 import type { Tables } from '../state/schema.ts'
 import { timestamp } from '../state/timestamp.ts'
-import { defaultDiskGb, holdWorkspaces, type WorkspaceWish } from '../workspaces/hold-workspaces.ts'
+import { defaultDiskGb, type WorkspaceWish } from '../workspaces/hold-workspaces.ts'
 import { refreshVersion } from '../workspaces/refresh-version.ts'
 import type { WorkspaceStore } from '../workspaces/store.ts'
 import { checkAvailable, chooseImage, digestOf } from './check-available.ts'
@@ -12,8 +11,10 @@ import type { Dispatcher } from './dispatcher.ts'
 import { fetchScript } from './fetch-script.ts'
 import { firstAnswer, idempotencyKeyOf, keyLifeMs } from './idempotency-key.ts'
 import type { IdempotencyStore } from './idempotency-store.ts'
-import { type Job, neverSlept, newRequestId, newSubdomain, noTimings } from './job.ts'
+import type { Job } from './job.ts'
 import type { JobFiles } from './job-files.ts'
+import { newJob } from './new-job.ts'
+import { storeJob } from './start-job.ts'
 import type { JobStore } from './store.ts'
 
 export interface SubmitDeps {
@@ -55,7 +56,7 @@ export async function submitJob(deps: SubmitDeps, submission: Submission): Promi
   const capabilities = deps.host.capabilities()
   checkAvailable(request, capabilities, { files: deps.files !== undefined })
   const image = chooseImage(request, capabilities)
-  const release = deps.dispatcher.reserve()
+  const release = deps.dispatcher.reserve(accountId)
   try {
     const script = request.type === 'url' ? await (deps.fetchScript ?? fetchScript)(request.script) : request.script
     if (request.file_ids.length > 0) await deps.files?.check(accountId, request.file_ids)
@@ -66,8 +67,7 @@ export async function submitJob(deps: SubmitDeps, submission: Submission): Promi
     const { first, job } = await deps.commits.write(async (transaction) => {
       const first = key && (await deps.idempotency.claim(transaction, key, JSON.stringify(answer), wished.createdAt, notBefore))
       if (first) return { first, job: wished }
-      const job = wish ? { ...wished, ...(await holdWorkspaces(transaction, deps.workspaces, wish)) } : wished
-      await deps.store.insert(transaction, job)
+      const job = await storeJob(deps, transaction, wished, wish)
       await submission.onStored?.(transaction, job.requestId)
       return { first, job }
     })
@@ -95,12 +95,10 @@ async function lookAtBase(deps: SubmitDeps, wish: WorkspaceWish): Promise<void> 
 }
 
 function makeJob(accountId: string, request: SubmitJobRequest, image: string, now: number): Job {
-  return {
-    requestId: newRequestId(),
-    jobId: randomUUID(),
+  const name = request.name === undefined ? {} : { name: request.name }
+  const draft = {
     accountId,
-    name: request.name ?? `mags-job-${Math.floor(now / 1000)}`,
-    status: 'pending',
+    ...name,
     persistent: request.persistent,
     script: request.script,
     environment: request.environment,
@@ -109,32 +107,16 @@ function makeJob(accountId: string, request: SubmitJobRequest, image: string, no
     timeoutSeconds: request.timeout ?? (request.persistent ? null : defaultTimeoutSeconds),
     image,
     isolationWish: request.isolation,
-    isolation: null,
     vcpus: request.vcpus ?? 1,
     memoryMb: request.memory_mb ?? 512,
     diskGb: request.disk_gb ?? defaultDiskGb,
     port: request.port,
-    subdomain: newSubdomain(),
     workspaceId: request.workspace_id ?? null,
     baseWorkspaceId: request.base_workspace_id ?? null,
-    vmId: null,
-    exitCode: null,
-    error: null,
-    timings: noTimings,
-    createdAt: timestamp(now),
-    startedAt: null,
-    completedAt: null,
     fileIds: request.file_ids,
-    workspaceStorageId: null,
-    workspaceFence: null,
-    baseStorageId: null,
-    workspaceVersion: null,
-    workspaceSyncedAt: null,
-    workspaceSizeBytes: null,
-    workspaceUploadedBytes: null,
     egress: request.egress ?? null,
-    ...neverSlept,
   }
+  return newJob(draft, now)
 }
 
 function makeAnswer(job: Job, body: Readonly<Record<string, unknown>>): SubmitJobAnswer {

@@ -1,6 +1,7 @@
 import { type Kysely, sql } from 'kysely'
 import type { Migration } from 'kysely/migration'
 import type { DatabaseConfig } from './database.ts'
+import { jobsApi } from './migrate-jobs-api.ts'
 
 /** Every change of the tables, in order; a migration that was released is never edited. */
 export function migrationsFor(kind: DatabaseConfig['kind']): Record<string, Migration> {
@@ -12,6 +13,7 @@ export function migrationsFor(kind: DatabaseConfig['kind']): Record<string, Migr
     '0005-aliases': { up: (db) => aliases(db, kind) },
     '0006-cron': { up: (db) => cron(db, kind) },
     '0007-forks': { up: forks },
+    '0008-jobs-api': { up: (db) => jobsApi(db, kind) },
   }
 }
 

@@ -1,5 +1,7 @@
 import type { CronCause, CronOverlap, Isolation, IsolationWish, JobStatus, SleepStage, Visibility } from '@mags/protocol'
 import type { Generated } from 'kysely'
+import type { JobKind } from '../jobs/job.ts'
+import type { ImageTasksTable, IpLeasesTable, JobDefinitionsTable, JobTemplateRevisionsTable, JobTemplatesTable, MicrovmsTable } from './jobs-api-schema.ts'
 
 /** The tables as Kysely sees them. Times are RFC 3339 text with milliseconds, flags 0 or 1, so that both databases hold the same. */
 
@@ -66,6 +68,21 @@ export interface JobsTable {
   forked_from: string | null
   /** Null until the copy runs: before that nobody was told of it. */
   forked_with_memory: number | null
+  kind: Generated<JobKind>
+  /** A row of job_definitions, or of microvms. */
+  definition_id: string | null
+  priority: Generated<number>
+  max_retries: Generated<number>
+  retry_backoff_seconds: Generated<number>
+  attempt: Generated<number>
+  not_before: string | null
+  warm: number | null
+  workspace_scope: string | null
+  init: Generated<number>
+  image_digest: string | null
+  ip_lease: Generated<number>
+  ipv4_address: string | null
+  ipv6_address: string | null
 }
 
 export interface WorkspacesTable {
@@ -179,6 +196,8 @@ export interface AccessTable {
   ssh_public_key: string | null
   /** Sealed, see access/secret-key.ts. */
   ssh_private_key: string | null
+  /** JSON array of further public keys that open it, without options and comments. */
+  authorized_keys: string | null
   created_at: string
 }
 
@@ -195,6 +214,12 @@ export interface Tables {
   access: AccessTable
   ssh_keys: SshKeysTable
   jobs: JobsTable
+  job_definitions: JobDefinitionsTable
+  job_templates: JobTemplatesTable
+  job_template_revisions: JobTemplateRevisionsTable
+  microvms: MicrovmsTable
+  ip_leases: IpLeasesTable
+  image_tasks: ImageTasksTable
   files: FilesTable
   workspaces: WorkspacesTable
   url_aliases: UrlAliasesTable

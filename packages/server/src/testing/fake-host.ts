@@ -19,6 +19,7 @@ import {
   type WorkspaceSaved,
 } from '@mags/protocol'
 import { FakeFiles } from './fake-files.ts'
+import { FakeImages } from './fake-images.ts'
 import { startFakeProgram } from './fake-program.ts'
 import { FakeWorkspaces } from './fake-workspaces.ts'
 
@@ -47,10 +48,24 @@ export interface FakeHostOptions {
   readonly beforeRun?: (script: ScriptSpec) => Promise<void> | void
 }
 
+const fakeCapabilities: HostCapabilities = {
+  default: 'container',
+  vm: { available: false, detail: 'no KVM' },
+  container: { available: true, detail: 'fake' },
+  images: ['debian-12', 'alpine'],
+  imageDigests: { 'debian-12': 'sha256:d12', alpine: 'sha256:a3' },
+  defaultImage: 'debian-12',
+  maxVcpus: 4,
+  maxMemoryMb: 4096,
+  maxDiskGb: 20,
+  addressPrefixes: [],
+}
+
 /** A host without sandboxes, for tests of the server. It outlives servers: a second one can adopt what the first left. */
 export class FakeHost implements HostApi {
   readonly sandboxes = new Map<string, FakeSandbox>()
   readonly workspaces = new FakeWorkspaces()
+  readonly images: FakeImages
   readonly acquired: SandboxSpec[] = []
   /** What adopted sandboxes were asked to be. */
   readonly adopted: { readonly sandboxId: string; readonly asleep: boolean }[] = []
@@ -71,22 +86,14 @@ export class FakeHost implements HostApi {
 
   constructor(options: FakeHostOptions = {}) {
     this.#options = options
+    const { imageDigests, defaultImage } = { ...fakeCapabilities, ...options.capabilities }
+    this.images = new FakeImages(imageDigests, defaultImage)
     this.beforeRun = options.beforeRun ?? (() => undefined)
   }
 
   capabilities(): HostCapabilities {
-    return {
-      default: 'container',
-      vm: { available: false, detail: 'no KVM' },
-      container: { available: true, detail: 'fake' },
-      images: ['debian-12', 'alpine'],
-      imageDigests: { 'debian-12': 'sha256:d12', alpine: 'sha256:a3' },
-      defaultImage: 'debian-12',
-      maxVcpus: 4,
-      maxMemoryMb: 4096,
-      maxDiskGb: 20,
-      ...this.#options.capabilities,
-    }
+    const imageDigests = Object.fromEntries(this.images.all.flatMap(({ name, digest, current }) => (current ? [[name, digest]] : [])))
+    return { ...fakeCapabilities, images: Object.keys(imageDigests), imageDigests, defaultImage: this.images.defaultImage, ...this.#options.capabilities }
   }
 
   async acquire(spec: SandboxSpec, abort?: AbortSignal, onProgress: (words: string) => void = () => undefined): Promise<SandboxLease> {

@@ -1,0 +1,2 @@
+/** Wire shapes of images (snake_case). */
+export {}

@@ -1,0 +1,2 @@
+/** Wire shapes of microVMs (snake_case). */
+export {}
