@@ -14,6 +14,9 @@ export type { FollowedRow, FollowOptions, JobEvent } from './jobs/follow-events.
 export type { LogsOptions } from './jobs/logs.ts'
 export type { NewOptions, RunOptions, RunResult } from './jobs/run.ts'
 export type { CallOptions, ListOptions, PageOptions, UpdateOptions } from './jobs/status.ts'
+export type { CreateJobOptions, JobsClient, RunJobOptions, UpdateJobOptions } from './jobs-api/jobs-client.ts'
+export type { CreateMicrovmOptions, MicrovmsClient } from './jobs-api/microvms-client.ts'
+export type { CreateTemplateOptions, TemplatesClient, UpdateTemplateOptions } from './jobs-api/templates-client.ts'
 export { Mags, type MagsOptions } from './mags.ts'
 export type {
   CronListWire,
@@ -54,6 +57,27 @@ export type {
   WorkspaceVersionWire,
   WorkspaceWire,
 } from './wire/answers.ts'
+export type {
+  CancelJobWire,
+  JobCreatedWire,
+  JobDetailsWire,
+  JobRunListWire,
+  JobRunState,
+  JobRunWire,
+  JobStatusWire,
+  JobWire,
+  JobWireList,
+  MicrovmListWire,
+  MicrovmState,
+  MicrovmStateWire,
+  MicrovmWire,
+  SshConnectionWire,
+  TemplateListWire,
+  TemplateRevisionListWire,
+  TemplateRevisionWire,
+  TemplateWire,
+  VmInfoWire,
+} from './wire/jobs-api-answers.ts'
 export { logRowBytes } from './wire/log-row-bytes.ts'
 export type { Answer } from './wire/names.ts'
 export type { DiffOptions, ForkOptions } from './workspaces/workspaces.ts'

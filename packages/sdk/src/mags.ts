@@ -36,6 +36,9 @@ import { type FollowedRow, type FollowOptions, followEvents, followLogs, type Jo
 import { fetchLogs, type LogsOptions } from './jobs/logs.ts'
 import { type NewOptions, newJob, type RunOptions, type RunResult, runAndWait, submitJob } from './jobs/run.ts'
 import { type CallOptions, fetchStatus, findJob, type ListOptions, listJobs, type PageOptions, stopJob, type UpdateOptions, updateJob } from './jobs/status.ts'
+import { JobsClient } from './jobs-api/jobs-client.ts'
+import { MicrovmsClient } from './jobs-api/microvms-client.ts'
+import { TemplatesClient } from './jobs-api/templates-client.ts'
 import type {
   CronListWire,
   CronRunListWire,
@@ -103,6 +106,12 @@ export interface MagsOptions {
  */
 export class Mags {
   readonly apiUrl: string
+  /** Jobs that are defined once and run any number of times. */
+  readonly jobs: JobsClient
+  /** Templates of such jobs. */
+  readonly templates: TemplatesClient
+  /** Long-lived machines with a disk of their own. */
+  readonly microvms: MicrovmsClient
   readonly #requester: Requester
 
   /** Throws TypeError when the address is not an http(s) URL. */
@@ -118,6 +127,9 @@ export class Mags {
       retryRefused: options.retryRefused ?? true,
       transport: options.transport ?? fetchTransport,
     })
+    this.jobs = new JobsClient(this.#requester)
+    this.templates = new TemplatesClient(this.#requester)
+    this.microvms = new MicrovmsClient(this.#requester)
   }
 
   /** Submits a script; resolves when the server has it on record. */

@@ -5,6 +5,7 @@ import { usageError } from '../exit/cli-error.ts'
 import { openSession } from '../server/session.ts'
 import { parseName } from '../workspaces/version-reference.ts'
 import { repeatable, wholeNumber } from './flag-values.ts'
+import { jsonToo, type PageFlags, paged, sayMore } from './paging.ts'
 import { addSandboxFlags, type SandboxFlags, sandboxOptions } from './sandbox-flags.ts'
 
 type Done = Parameters<CommandDefinition>[1]
@@ -24,11 +25,6 @@ interface AddFlags extends SandboxFlags {
   readonly file?: readonly string[]
   readonly scriptFile?: string
   readonly scriptUrl?: string
-}
-
-interface PageFlags {
-  readonly page?: number
-  readonly pageSize?: number
 }
 
 export const cronCommand: CommandDefinition = (cli, done) => {
@@ -160,14 +156,3 @@ function simple(cli: Cli, done: Done, command: Command, act: (mags: Mags, name: 
 }
 
 const named = (command: Command) => command.argument('<name>', 'name or id of the cron')
-const jsonToo = (command: Command) => command.option('--json', 'print the answer of the API')
-
-function paged(command: Command, rows: string): Command {
-  return jsonToo(command)
-    .option('--page <number>', 'which page, from 1', wholeNumber(1))
-    .option('--page-size <count>', `${rows} on a page (20)`, wholeNumber(1, 100))
-}
-
-async function sayMore(cli: Cli, { page, page_size: pageSize, total }: { page: number; page_size: number; total: number }, shown: number): Promise<void> {
-  if ((page - 1) * pageSize + shown < total) await cli.output.aside(`${shown} of ${total}; --page ${page + 1} shows the next`)
-}

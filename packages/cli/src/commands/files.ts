@@ -4,7 +4,7 @@ import { openSession } from '../server/session.ts'
 import { confirm } from '../terminal/confirm.ts'
 import { formatBytes } from '../terminal/format-bytes.ts'
 import { table } from '../terminal/table.ts'
-import { wholeNumber } from './flag-values.ts'
+import { type PageFlags, paged, sayMore } from './paging.ts'
 
 type Done = Parameters<CommandDefinition>[1]
 
@@ -17,23 +17,16 @@ export const filesCommand: CommandDefinition = (cli, done) => {
 }
 
 function list(cli: Cli, done: Done): Command {
-  return new Command('list')
-    .alias('ls')
-    .summary('list uploaded files, newest first')
-    .option('--page <number>', 'which page, from 1', wholeNumber(1))
-    .option('--page-size <count>', 'files on a page (20)', wholeNumber(1, 100))
-    .option('--json', 'print the answer of the API')
-    .action(async ({ page, pageSize }: { page?: number; pageSize?: number }) => {
-      const { first: answer } = await openSession(cli, (mags) => mags.listUploadedFiles({ page, pageSize, signal: cli.interrupts.requested }))
-      if (cli.output.json) await cli.output.data(answer)
-      else {
-        const rows = answer.files.map((file) => [file.file_name, formatBytes(file.size), file.file_id, file.created_at, file.last_used_at])
-        await cli.output.out(table(['NAME', 'SIZE', 'ID', 'CREATED', 'LAST USED'], rows))
-        const shown = (answer.page - 1) * answer.page_size + answer.files.length
-        if (shown < answer.total) await cli.output.aside(`${answer.files.length} of ${answer.total}; --page ${answer.page + 1} shows the next`)
-      }
-      done(0)
-    })
+  return paged(new Command('list').alias('ls').summary('list uploaded files, newest first'), 'files').action(async ({ page, pageSize }: PageFlags) => {
+    const { first: answer } = await openSession(cli, (mags) => mags.listUploadedFiles({ page, pageSize, signal: cli.interrupts.requested }))
+    if (cli.output.json) await cli.output.data(answer)
+    else {
+      const rows = answer.files.map((file) => [file.file_name, formatBytes(file.size), file.file_id, file.created_at, file.last_used_at])
+      await cli.output.out(table(['NAME', 'SIZE', 'ID', 'CREATED', 'LAST USED'], rows))
+      await sayMore(cli, answer, answer.files.length)
+    }
+    done(0)
+  })
 }
 
 function upload(cli: Cli, done: Done): Command {

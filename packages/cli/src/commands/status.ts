@@ -3,8 +3,8 @@ import { Command } from 'commander'
 import type { CommandDefinition } from '../cli.ts'
 import { milliseconds } from '../run/where-it-ran.ts'
 import { openSession } from '../server/session.ts'
+import { describe } from '../terminal/describe.ts'
 import { formatBytes } from '../terminal/format-bytes.ts'
-import { printable } from '../terminal/output.ts'
 
 export const statusCommand: CommandDefinition = (cli, done) =>
   new Command('status')
@@ -48,7 +48,7 @@ export function describeStatus(status: StatusWire): string {
     ['start', status.start_duration_ms == null ? null : `${milliseconds(status.start_duration_ms)}${parts.length === 0 ? '' : ` (${parts.join(', ')})`}`],
     ['script', status.script_duration_ms == null ? null : milliseconds(status.script_duration_ms)],
   ]
-  return rows.flatMap(([name, value]) => (value == null ? [] : [`${`${name}:`.padEnd(12)}${printable(value)}\n`])).join('')
+  return describe(rows)
 }
 
 function describeEgress(egress: NonNullable<StatusWire['egress']>): string {

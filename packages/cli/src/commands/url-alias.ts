@@ -4,7 +4,7 @@ import { usageError } from '../exit/cli-error.ts'
 import { openSession } from '../server/session.ts'
 import { table } from '../terminal/table.ts'
 import { parseName } from '../workspaces/version-reference.ts'
-import { wholeNumber } from './flag-values.ts'
+import { type PageFlags, paged, sayMore } from './paging.ts'
 
 type Done = Parameters<CommandDefinition>[1]
 
@@ -32,23 +32,16 @@ export const urlAliasCommand: CommandDefinition = (cli, done) =>
     })
 
 function list(cli: Cli, done: Done): Command {
-  return new Command('list')
-    .alias('ls')
-    .summary('list aliases, newest first')
-    .option('--page <number>', 'which page, from 1', wholeNumber(1))
-    .option('--page-size <count>', 'aliases on a page (20)', wholeNumber(1, 100))
-    .option('--json', 'print the answer of the API')
-    .action(async ({ page, pageSize }: { page?: number; pageSize?: number }) => {
-      const { first: answer } = await openSession(cli, (mags) => mags.urlAliasList({ page, pageSize, signal: cli.interrupts.requested }))
-      if (cli.output.json) await cli.output.data(answer)
-      else {
-        const rows = answer.aliases.map((alias) => [alias.subdomain, alias.workspace_id, alias.domain ?? '-', alias.url ?? '-', alias.created_at])
-        await cli.output.out(table(['SUBDOMAIN', 'WORKSPACE', 'DOMAIN', 'URL', 'CREATED'], rows))
-        const shown = (answer.page - 1) * answer.page_size + answer.aliases.length
-        if (shown < answer.total) await cli.output.aside(`${answer.aliases.length} of ${answer.total}; --page ${answer.page + 1} shows the next`)
-      }
-      done(0)
-    })
+  return paged(new Command('list').alias('ls').summary('list aliases, newest first'), 'aliases').action(async ({ page, pageSize }: PageFlags) => {
+    const { first: answer } = await openSession(cli, (mags) => mags.urlAliasList({ page, pageSize, signal: cli.interrupts.requested }))
+    if (cli.output.json) await cli.output.data(answer)
+    else {
+      const rows = answer.aliases.map((alias) => [alias.subdomain, alias.workspace_id, alias.domain ?? '-', alias.url ?? '-', alias.created_at])
+      await cli.output.out(table(['SUBDOMAIN', 'WORKSPACE', 'DOMAIN', 'URL', 'CREATED'], rows))
+      await sayMore(cli, answer, answer.aliases.length)
+    }
+    done(0)
+  })
 }
 
 function remove(cli: Cli, done: Done): Command {

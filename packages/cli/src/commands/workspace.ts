@@ -7,11 +7,7 @@ import { describeDiff } from '../workspaces/describe-diff.ts'
 import { describeWorkspace, versionTable, workspaceTable } from '../workspaces/describe-workspace.ts'
 import { parseDiff, parseName, parseReference, parseVersion } from '../workspaces/version-reference.ts'
 import { wholeNumber } from './flag-values.ts'
-
-interface PageFlags {
-  readonly page?: number
-  readonly pageSize?: number
-}
+import { jsonToo, type PageFlags, paged, sayMore } from './paging.ts'
 
 type Done = Parameters<CommandDefinition>[1]
 
@@ -25,7 +21,7 @@ export const workspaceCommand: CommandDefinition = (cli, done) => {
 }
 
 function list(cli: Cli, done: Done): Command {
-  return paged(new Command('list').alias('ls').summary('list workspaces, newest first')).action(async (flags: PageFlags) => {
+  return paged(new Command('list').alias('ls').summary('list workspaces, newest first'), 'workspaces').action(async (flags: PageFlags) => {
     const { first: answer } = await openSession(cli, (mags) => mags.listWorkspaces({ ...pageOf(flags), signal: cli.interrupts.requested }))
     await show(cli, answer, () => workspaceTable(answer.workspaces))
     await sayMore(cli, answer, answer.workspaces.length)
@@ -43,7 +39,7 @@ function get(cli: Cli, done: Done): Command {
 }
 
 function versions(cli: Cli, done: Done): Command {
-  return paged(new Command('versions').summary('list what was saved, newest first').argument('<name>', 'the workspace')).action(
+  return paged(new Command('versions').summary('list what was saved, newest first').argument('<name>', 'the workspace'), 'versions').action(
     async (text: string, flags: PageFlags) => {
       const name = parseName(text)
       const { first: answer } = await openSession(cli, (mags) => mags.workspaceVersions(name, { ...pageOf(flags), signal: cli.interrupts.requested }))
@@ -110,24 +106,10 @@ function remove(cli: Cli, done: Done): Command {
     })
 }
 
-function jsonToo(command: Command): Command {
-  return command.option('--json', 'print the answer of the API')
-}
-
-function paged(command: Command): Command {
-  return jsonToo(command)
-    .option('--page <number>', 'which page, from 1', wholeNumber(1))
-    .option('--page-size <count>', 'rows on a page (20)', wholeNumber(1, 100))
-}
-
 function pageOf({ page, pageSize }: PageFlags) {
   return { page, pageSize }
 }
 
 async function show(cli: Cli, answer: unknown, words: () => string): Promise<void> {
   await (cli.output.json ? cli.output.data(answer) : cli.output.out(words()))
-}
-
-async function sayMore(cli: Cli, { page, page_size: pageSize, total }: { page: number; page_size: number; total: number }, shown: number): Promise<void> {
-  if ((page - 1) * pageSize + shown < total) await cli.output.aside(`${shown} of ${total}; --page ${page + 1} shows the next`)
 }

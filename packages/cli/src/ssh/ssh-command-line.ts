@@ -1,12 +1,22 @@
+import { isIP } from 'node:net'
 import type { SshPlace } from './ssh-place.ts'
+
+export const isHost = (host: string): boolean => isIP(host) !== 0 || /^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$/.test(host)
+
+/** In OpenSSH's own format. */
+export const isPrivateKey = (key: string): boolean => /^-----BEGIN OPENSSH PRIVATE KEY-----\n[A-Za-z0-9+/=\n]+-----END OPENSSH PRIVATE KEY-----\n?$/.test(key)
 
 /** Settings of ssh_config(5) for a sandbox, by name. */
 function settingsOf(place: SshPlace): readonly (readonly [string, string])[] {
   return [
     ['Port', String(place.port)],
     ['User', place.user],
-    ['IdentityFile', asPath(place.identityFile)],
-    ['IdentitiesOnly', 'yes'],
+    ...(place.identityFile === undefined
+      ? []
+      : ([
+          ['IdentityFile', asPath(place.identityFile)],
+          ['IdentitiesOnly', 'yes'],
+        ] as const)),
     ['UserKnownHostsFile', asPath(place.knownHostsFile)],
     ['HostKeyAlias', place.hostKeyAlias],
     ['StrictHostKeyChecking', 'accept-new'],

@@ -10,11 +10,12 @@ import { jobPath } from './status.ts'
 /** A row of the log, with the cursor to go on after it. */
 export type FollowedRow = Answer<LogRowWire> & { readonly cursor: string | undefined }
 
-export type JobEvent =
+/** `State`: the words that its API has for how a job stands. */
+export type JobEvent<State extends string = JobState> =
   | { readonly type: 'log'; readonly row: FollowedRow }
   /** The script of a persistent job ended; the job goes on. */
   | { readonly type: 'exit'; readonly exitCode: number | null }
-  | { readonly type: 'end'; readonly status: JobState; readonly exitCode: number | null }
+  | { readonly type: 'end'; readonly status: State; readonly exitCode: number | null }
 
 export interface FollowOptions {
   source?: 'stdout' | 'stderr' | 'system' | undefined
@@ -32,16 +33,21 @@ export interface FollowOptions {
  * last row received, at growing intervals. A slow reader slows the stream, not the job. Throws MagsConnectionError after
  * `reconnectForMs` without an answer, MagsApiError for an answer that more tries will not change.
  */
-export async function* followEvents(requester: Requester, id: string, options: FollowOptions = {}): AsyncGenerator<JobEvent> {
+export function followEvents(requester: Requester, id: string, options: FollowOptions = {}): AsyncGenerator<JobEvent> {
+  return followEventsOf<JobState>(requester, jobPath(id, '/logs'), options)
+}
+
+/** The same for whatever has its log at `path`. */
+export async function* followEventsOf<State extends string>(requester: Requester, path: string, options: FollowOptions): AsyncGenerator<JobEvent<State>> {
   const seen: Seen = { cursor: options.after, exit: false }
   let failures = 0
   let lastSignOfLifeMs = performance.now()
   for (;;) {
     let failure: unknown
     try {
-      for await (const event of readStream(requester, followRequest(id, options, seen.cursor))) {
+      for await (const event of readStream(requester, followRequest(path, options, seen.cursor))) {
         failures = 0
-        const happened = jobEventFrom(event, seen)
+        const happened = jobEventFrom<State>(event, seen)
         if (happened !== undefined) yield happened
         if (happened?.type === 'end') return
         // After the yield: a reader that takes its time is not a server that is silent.
@@ -70,10 +76,10 @@ interface Seen {
   exit: boolean
 }
 
-function followRequest(id: string, options: FollowOptions, cursor: string | undefined) {
+function followRequest(path: string, options: FollowOptions, cursor: string | undefined) {
   return {
     method: 'GET',
-    path: jobPath(id, '/logs'),
+    path,
     query: { follow: true, source: options.source, after: cursor },
     headers: { accept: 'text/event-stream', ...(cursor === undefined ? {} : { 'last-event-id': cursor }) },
     signal: options.signal,
@@ -81,7 +87,7 @@ function followRequest(id: string, options: FollowOptions, cursor: string | unde
 }
 
 /** Undefined for what the reader need not know: comments, events of later versions, and what came twice over a reconnection. */
-function jobEventFrom(event: ServerEvent, seen: Seen): JobEvent | undefined {
+function jobEventFrom<State extends string>(event: ServerEvent, seen: Seen): JobEvent<State> | undefined {
   if (event.event === keepAlive) return undefined
   if (event.event === 'log') {
     if (event.id !== undefined && event.id === seen.cursor) return undefined
@@ -95,7 +101,7 @@ function jobEventFrom(event: ServerEvent, seen: Seen): JobEvent | undefined {
   }
   if (event.event === 'end') {
     const data = parseData(event)
-    return { type: 'end', status: data.status as JobState, exitCode: exitCodeOf(data) }
+    return { type: 'end', status: data.status as State, exitCode: exitCodeOf(data) }
   }
   return undefined
 }

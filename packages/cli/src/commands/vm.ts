@@ -1,0 +1,169 @@
+import { readFileSync } from 'node:fs'
+import type { CreateMicrovmOptions, Mags, MicrovmStateWire } from '@mags/sdk'
+import { Command, Option } from 'commander'
+import type { Cli, CommandDefinition } from '../cli.ts'
+import { usageError } from '../exit/cli-error.ts'
+import { openSession } from '../server/session.ts'
+import { confirm } from '../terminal/confirm.ts'
+import { parseName } from '../workspaces/version-reference.ts'
+import { commandWords } from './command-words.ts'
+import { repeatable, wholeNumber } from './flag-values.ts'
+import { jsonToo, type PageFlags, paged, sayMore } from './paging.ts'
+
+type Done = Parameters<CommandDefinition>[1]
+
+interface CreateFlags {
+  readonly cpu?: number
+  readonly memory?: number
+  readonly disk?: number
+  readonly image?: string
+  readonly key?: readonly string[]
+  readonly isolation?: CreateMicrovmOptions['isolation']
+  readonly ipLease?: boolean
+  readonly port?: number
+  readonly detach?: boolean
+}
+
+export const vmCommand: CommandDefinition = (cli, done) => {
+  const command = new Command('vm')
+    .enablePositionalOptions()
+    .summary('machines that last, with a disk and services of their own')
+    .description('MicroVMs: machines that boot their image with its services, and keep their disk, keys and addresses over stop and start.')
+  for (const define of [create, list, show, ssh, start, stop, restart, remove]) command.addCommand(define(cli, done))
+  return command
+}
+
+function create(cli: Cli, done: Done): Command {
+  return jsonToo(
+    new Command('create')
+      .summary('make a microVM, and start it')
+      .argument('<name>', 'its name')
+      .option('--cpu <count>', 'virtual CPUs (2)', wholeNumber(1))
+      .option('--memory <MB>', 'memory (1024)', wholeNumber(1))
+      .option('--disk <GB>', 'disk (10)', wholeNumber(1))
+      .option('--image <name>', "image (ubuntu-22.04); 'mags image list' shows those there are")
+      .option('--key <file>', 'public key that opens it, repeatable; without any a key is made', repeatable)
+      .addOption(new Option('--isolation <wall>', 'which wall: vm or container, which starts no services').choices(['vm', 'container']))
+      .option('--ip-lease', 'an address of its own')
+      .option('--port <port>', 'port that its URL reaches (8080)', wholeNumber(1, 65_535))
+      .option('--detach', 'do not wait until it runs'),
+  ).action(async (text: string, flags: CreateFlags) => {
+    const { cpu, memory, disk, image, isolation, ipLease, port } = flags
+    const name = parseName(text)
+    const sshPublicKeys = flags.key?.map(readPublicKey)
+    const options = { name, cpu, memory, disk, image, isolation, ipLease, port, sshPublicKeys, signal: cli.interrupts.requested }
+    const { mags, first: made } = await openSession(cli, (client) => client.microvms.create(options))
+    for (const warning of made.warnings ?? []) await cli.output.note(`warning: ${warning}`)
+    const { awaitMicrovm } = await import('../microvms/await-microvm.ts')
+    const vm = flags.detach ? made : await awaitMicrovm(cli, mags, made.id, 'creating')
+    await (cli.output.json ? cli.output.data(vm) : cli.output.out(`${vm.id}\n`))
+    await cli.output.aside(`${vm.name} is ${vm.status}: 'mags vm ssh ${vm.name}' opens a shell`)
+    done(0)
+  })
+}
+
+function readPublicKey(file: string): string {
+  try {
+    return readFileSync(file, 'utf8').trim()
+  } catch (error) {
+    throw usageError(`--key: ${error instanceof Error ? error.message : String(error)}.`)
+  }
+}
+
+function list(cli: Cli, done: Done): Command {
+  return paged(new Command('list').alias('ls').summary('list microVMs, newest first'), 'microVMs').action(async ({ page, pageSize }: PageFlags) => {
+    const { first: answer } = await openSession(cli, (mags) => mags.microvms.list({ page, pageSize, signal: cli.interrupts.requested }))
+    const { microvmTable } = await import('../microvms/describe-microvm.ts')
+    await (cli.output.json ? cli.output.data(answer) : cli.output.out(microvmTable(answer.microvms)))
+    await sayMore(cli, answer, answer.microvms.length)
+    done(0)
+  })
+}
+
+function show(cli: Cli, done: Done): Command {
+  return jsonToo(named(new Command('show').summary('show how a microVM stands'))).action(async (name: string) => {
+    const { first: vm } = await openSession(cli, (mags) => mags.microvms.get(name, { signal: cli.interrupts.requested }))
+    const { describeMicrovm } = await import('../microvms/describe-microvm.ts')
+    await (cli.output.json ? cli.output.data(vm) : cli.output.out(describeMicrovm(vm)))
+    done(0)
+  })
+}
+
+function ssh(cli: Cli, done: Done): Command {
+  return new Command('ssh')
+    .summary('a shell in a microVM')
+    .description("Opens a shell in a microVM through OpenSSH's client, or runs one command, and ends with its exit code. Flags come before the name.")
+    .argument('<name>', 'name or id of the microVM')
+    .argument('[command...]', 'shell command; several words are joined by spaces')
+    .option('-t, --tty', 'give the command a terminal', false)
+    .option('--print', 'print the command line instead', false)
+    .option('--json', 'print the answer of the API instead')
+    .passThroughOptions()
+    .action(async (name: string, words: string[], flags: { readonly tty: boolean; readonly print: boolean }) => {
+      const command = commandWords(words, 'vm ssh')
+      const { mags, first: connection } = await openSession(cli, (client) => client.microvms.sshConnection(name, { signal: cli.interrupts.requested }))
+      if (cli.output.json) await cli.output.data(connection)
+      else if (flags.print) await cli.output.out(`${connection.ssh_command}\n`)
+      else {
+        const [{ microvmSshArguments }, { runSsh }] = await Promise.all([import('../microvms/microvm-ssh.ts'), import('../ssh/run-ssh.ts')])
+        return done(await runSsh(cli, await microvmSshArguments(cli, mags, { name, connection, terminal: flags.tty }, command)))
+      }
+      done(0)
+    })
+}
+
+function start(cli: Cli, done: Done): Command {
+  return change(cli, done, 'start', {
+    summary: 'start a stopped microVM',
+    passing: 'creating',
+    ask: (mags, name, options) => mags.microvms.start(name, options),
+  })
+}
+
+function stop(cli: Cli, done: Done): Command {
+  return change(cli, done, 'stop', {
+    summary: 'stop a microVM; its disk stays',
+    passing: 'stopping',
+    ask: (mags, name, options) => mags.microvms.stop(name, options),
+  })
+}
+
+function restart(cli: Cli, done: Done): Command {
+  return change(cli, done, 'restart', {
+    summary: 'stop a microVM and start it again',
+    passing: 'creating',
+    ask: (mags, name, options) => mags.microvms.restart(name, options),
+  })
+}
+
+interface Change {
+  readonly summary: string
+  /** What it is until it is done. */
+  readonly passing: 'creating' | 'stopping'
+  readonly ask: (mags: Mags, name: string, options: { readonly signal: AbortSignal }) => Promise<MicrovmStateWire>
+}
+
+function change(cli: Cli, done: Done, verb: string, { summary, passing, ask }: Change): Command {
+  return jsonToo(named(new Command(verb).summary(summary)))
+    .option('--detach', 'do not wait until it is done')
+    .action(async (name: string, flags: { readonly detach?: boolean }) => {
+      const { mags, first } = await openSession(cli, (client) => ask(client, name, { signal: cli.interrupts.requested }))
+      const { awaitMicrovm } = await import('../microvms/await-microvm.ts')
+      const { status } = flags.detach ? first : await awaitMicrovm(cli, mags, name, passing)
+      await (cli.output.json ? cli.output.data({ ...first, status }) : cli.output.out(`${name} is ${status}\n`))
+      done(0)
+    })
+}
+
+function remove(cli: Cli, done: Done): Command {
+  return jsonToo(named(new Command('delete').alias('rm').summary('delete a microVM with its disk')))
+    .option('-y, --yes', 'do not ask')
+    .action(async (name: string, flags: { readonly yes?: boolean }) => {
+      await confirm(cli, `MicroVM '${name}' and its disk will be deleted, without a way back.`, { yes: flags.yes === true })
+      const { first: answer } = await openSession(cli, (mags) => mags.microvms.delete(name, { signal: cli.interrupts.requested }))
+      await (cli.output.json ? cli.output.data(answer) : cli.output.out(`${answer.message}\n`))
+      done(0)
+    })
+}
+
+const named = (command: Command) => command.argument('<name>', 'name or id of the microVM')
