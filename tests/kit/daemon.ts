@@ -91,6 +91,8 @@ async function stopUnfinished(mags: Mags) {
     const { jobs } = await mags.list({ status, pageSize: 100 })
     await Promise.all(jobs.map((job) => mags.stop(job.request_id)))
   }
+  const [defined, machines] = await Promise.all([mags.jobs.list({ pageSize: 100 }), mags.microvms.list({ pageSize: 100 })])
+  await Promise.all([...defined.jobs.map((job) => mags.jobs.cancel(job.id)), ...machines.microvms.map((vm) => mags.microvms.delete(vm.id))])
 }
 
 async function untilReady(child: ChildProcess, configFile: string, readLog: () => Promise<string>) {
