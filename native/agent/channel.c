@@ -76,7 +76,8 @@ void channel_fail(struct channel *ch, int error, const char *what) {
 
 void channel_close(struct channel *ch) {
   // Work on files ends by a signal it can still take back what is half written at; who sits at a terminal is hung up, by closing it.
-  if (ch->kind != KIND_DIAL && !ch->pty && ch->state == RUNNING) kill(-(pid_t)ch->pid, ch->kind == KIND_FILE ? SIGTERM : SIGKILL);
+  bool hangs_up = ch->pty && !ch->init;
+  if (ch->kind != KIND_DIAL && !hangs_up && ch->state == RUNNING) kill(-(pid_t)ch->pid, ch->kind == KIND_FILE ? SIGTERM : SIGKILL);
   if (ch->script) exec_remove_script(ch->id);
   for (int i = 0; i < 2; i++) {
     close_fd(&ch->out[i].fd);
@@ -229,13 +230,21 @@ static void read_output(struct channel *ch, struct output *o) {
   }
 }
 
+// reboot(2) in a process namespace kills its first process with one of two signals that could not end it otherwise: pid_namespaces(7).
+static uint8_t exit_kind(const struct channel *ch, int status) {
+  if (!WIFSIGNALED(status)) return EXITED;
+  if (ch->init && WTERMSIG(status) == SIGHUP) return REBOOTED;
+  if (ch->init && WTERMSIG(status) == SIGINT) return POWERED_OFF;
+  return SIGNALLED;
+}
+
 bool channels_reaped(uint32_t pid, int status, const struct rusage *usage) {
   for (uint32_t i = 0; i < count; i++) {
     struct channel *ch = table[i];
     if (ch->kind == KIND_DIAL || ch->state != RUNNING || ch->pid != pid) continue;
     ch->state = GONE;
     ch->exit = (struct exit_record){
-        .kind = WIFSIGNALED(status) ? SIGNALLED : EXITED,
+        .kind = exit_kind(ch, status),
         .code = WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
         .user_us = (uint64_t)usage->ru_utime.tv_sec * 1000000 + (uint64_t)usage->ru_utime.tv_usec,
         .system_us = (uint64_t)usage->ru_stime.tv_sec * 1000000 + (uint64_t)usage->ru_stime.tv_usec,

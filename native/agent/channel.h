@@ -26,7 +26,7 @@ struct channel {
   uint32_t id;
   uint8_t kind;
   enum { CONNECTING, RUNNING, GONE } state;
-  bool pty, opened_sent, exit_sent, script;
+  bool pty, init, opened_sent, exit_sent, script;
   uint32_t pid;
   uint32_t window;
   struct output out[2];

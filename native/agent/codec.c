@@ -88,7 +88,7 @@ int decode_exec(struct reader *r, struct exec_request *exec) {
   exec->rows = read_u16(r);
   exec->columns = read_u16(r);
   exec->limit_count = read_u8(r);
-  if (exec->limit_count > LIMITS_MAX || exec->flags > (EXEC_PTY | EXEC_STDIN | EXEC_SCRIPT)) return EPROTO;
+  if (exec->limit_count > LIMITS_MAX || exec->flags > (EXEC_PTY | EXEC_STDIN | EXEC_SCRIPT | EXEC_INIT)) return EPROTO;
   for (int i = 0; i < exec->limit_count; i++) {
     struct limit *limit = &exec->limits[i];
     limit->resource = read_u8(r);
@@ -177,7 +177,7 @@ void put_header(struct bytes *out, uint32_t length, uint8_t type, uint8_t stream
 enum { LIVE_CHANNEL_BYTES = 57 };
 
 void put_hello(struct bytes *out, const uint8_t nonce[NONCE_BYTES], uint8_t mode, uint32_t count) {
-  put_header(out, 25 + count * LIVE_CHANNEL_BYTES, FRAME_HELLO, 0, 0);
+  put_header(out, 29 + count * LIVE_CHANNEL_BYTES, FRAME_HELLO, 0, 0);
   put_u32(out, VERSION);
   bytes_append(out, nonce, NONCE_BYTES);
   put_u8(out, mode);
@@ -198,6 +198,8 @@ void put_live_channel(struct bytes *out, const struct live_channel *live) {
     put_u8(out, live->out[i].eof);
   }
 }
+
+void put_features(struct bytes *out, uint32_t features) { put_u32(out, features); }
 
 void put_opened(struct bytes *out, uint32_t channel, uint32_t pid) {
   put_header(out, 4, FRAME_OPENED, 0, channel);

@@ -42,9 +42,10 @@ enum frame_type {
   FRAME_FILE,
 };
 
-enum { EXEC_PTY = 1, EXEC_STDIN = 2, EXEC_SCRIPT = 4 };
+enum { EXEC_PTY = 1, EXEC_STDIN = 2, EXEC_SCRIPT = 4, EXEC_INIT = 8 };
 enum { KIND_EXEC = 0, KIND_DIAL = 1, KIND_FILE = 2 };
-enum { EXITED = 0, SIGNALLED = 1, NOT_STARTED = 2 };
+enum { EXITED = 0, SIGNALLED = 1, NOT_STARTED = 2, REBOOTED = 3, POWERED_OFF = 4 };
+enum { FEATURE_INIT = 1 };
 enum { OP_PING = 1, OP_IDENTITY, OP_ATTACH, OP_DETACH, OP_FREEZE, OP_THAW, OP_STATS };
 enum { FILE_STAT = 1, FILE_LIST, FILE_READ, FILE_WRITE, FILE_REMOVE, FILE_SFTP };
 
@@ -163,9 +164,10 @@ void put_u16(struct bytes *out, uint16_t value);
 void put_u32(struct bytes *out, uint32_t value);
 void put_u64(struct bytes *out, uint64_t value);
 void put_header(struct bytes *out, uint32_t length, uint8_t type, uint8_t stream, uint32_t channel);
-// HELLO is its head and then `count` channels.
+// HELLO is its head, then `count` channels, then features.
 void put_hello(struct bytes *out, const uint8_t nonce[NONCE_BYTES], uint8_t mode, uint32_t count);
 void put_live_channel(struct bytes *out, const struct live_channel *live);
+void put_features(struct bytes *out, uint32_t features);
 void put_opened(struct bytes *out, uint32_t channel, uint32_t pid);
 // The caller appends `length` bytes afterwards.
 void put_data_head(struct bytes *out, uint32_t channel, uint8_t stream, uint64_t offset, uint32_t length);

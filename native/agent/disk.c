@@ -5,16 +5,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "../tree/narrow-upper.h"
 #include "codec.h"
 #include "files.h"
 #include "layer-dial.h"
@@ -187,7 +192,47 @@ void disk_keep_spare(void) {
   close(fd);
 }
 
-static int compose(const uint8_t uuid[16]) {
+// So few entries are not worth a process.
+enum { SWEPT_AT_ONCE = 64 };
+// A pidfd, for who reaps it knows nothing of it.
+static int sweeper = -1;
+static pid_t sweeper_pid;
+
+// Removes what was taken out of the layer, behind the job's back: nothing of it can be seen any more.
+static void start_sweeper(void) {
+  int dir = open("/ws", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (dir < 0) return;
+  sweeper_pid = narrow_sweep(dir, SWEPT_AT_ONCE) == EAGAIN ? fork() : -1;
+  if (sweeper_pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    // The host's wire, and what belongs to programs.
+    if (dup2(dir, 3) != 3) _exit(1);
+    syscall(SYS_close_range, 4, ~0U, 0);
+    _exit(narrow_sweep(3, UINT64_MAX));
+  }
+  if (sweeper_pid > 0) sweeper = (int)syscall(SYS_pidfd_open, sweeper_pid, 0);
+  close(dir);
+}
+
+static void end_sweeper(void) {
+  if (sweeper < 0) return;
+  syscall(SYS_pidfd_send_signal, sweeper, SIGKILL, NULL, 0);
+  waitpid(sweeper_pid, NULL, 0);
+  close(sweeper);
+  sweeper = -1;
+}
+
+static int narrow(const char *scope) {
+  static const char *const lowers[] = {"/ro"};
+  if (!narrow_name_good(scope)) return EINVAL;
+  int dir = open("/ws", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (dir < 0) return errno;
+  int error = narrow_upper(dir, scope, lowers, 1);
+  close(dir);
+  return error;
+}
+
+static int compose(const uint8_t uuid[16], const char *scope) {
   const unsigned long closed = MS_NOSUID | MS_NODEV;
   int error = check_superblock(device, uuid);
   if (!error) error = mount_at(device, "/ws", "ext4", MS_NOATIME, "");
@@ -197,6 +242,7 @@ static int compose(const uint8_t uuid[16]) {
   if (!error) forget_volatile();
   // On a disk without a free block overlay cannot make its work folder, and mounts read-only.
   if (!error) unlink(SPARE);
+  if (!error && scope) error = narrow(scope);
   if (!error) error = mount_at("overlay", "/n", "overlay", 0, "lowerdir=/ro,upperdir=/ws/u,workdir=/ws/w");
   if (!error) error = mount_at("proc", "/n/proc", "proc", closed | MS_NOEXEC, NULL);
   if (!error) error = mount_at("sysfs", "/n/sys", "sysfs", closed | MS_NOEXEC, NULL);
@@ -206,17 +252,18 @@ static int compose(const uint8_t uuid[16]) {
   return error ? error : root_use("/n");
 }
 
-int disk_attach(const char *serial, const uint8_t uuid[16]) {
+int disk_attach(const char *serial, const uint8_t uuid[16], const char *scope) {
   if (attached) return EALREADY;
   int error = disk_find(serial, device);
   if (error) return error;
-  error = compose(uuid);
+  error = compose(uuid, scope);
   if (error) {
     unmount_all();
     flush_device();
     return error;
   }
   attached = true;
+  if (scope) start_sweeper();
   return show_boot_id();
 }
 
@@ -224,6 +271,7 @@ int disk_detach(void) {
   if (!attached) return EINVAL;
   if (frozen) return EBUSY;
   layer_dial_end_all();
+  end_sweeper();
   int error = unmount_all();
   // Half unmounted is still attached: the host may end what holds on and ask again.
   if (error) attached = true;

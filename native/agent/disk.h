@@ -4,7 +4,8 @@
 #pragma once
 #include "bytes.h"
 
-int disk_attach(const char *serial, const uint8_t uuid[16]);
+// `scope`: of what the disk has, only this folder at the top stays, made if need be; NULL: everything does.
+int disk_attach(const char *serial, const uint8_t uuid[16], const char *scope);
 int disk_detach(void);
 // Answers the request when the file system is frozen.
 void disk_freeze(uint32_t request, struct bytes *out);

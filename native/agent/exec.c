@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "files.h"
+#include "init-world.h"
 #include "pty.h"
 #include "root.h"
 
@@ -36,7 +37,8 @@ struct spawn {
   const struct exec_request *request;
   const char *path;
   int fds[3];
-  bool pty, protected;
+  bool pty, init, protected;
+  char console[32];
   int error;
   const char *step;
   char file[4096];
@@ -133,7 +135,8 @@ NOT_INSTRUMENTED static int child(void *argument) {
   for (int fd = 0; fd < 3; fd++) {
     if (dup2(s->fds[fd], fd) < 0) return give_up(s, "dup2");
   }
-  if (s->pty && ioctl(0, TIOCSCTTY, 0) < 0) return give_up(s, "controlling terminal");
+  // An init has no controlling terminal: it gives them to others.
+  if (s->pty && !s->init && ioctl(0, TIOCSCTTY, 0) < 0) return give_up(s, "controlling terminal");
   syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC);
   if (s->protected) {
     int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
@@ -141,7 +144,7 @@ NOT_INSTRUMENTED static int child(void *argument) {
     close(fd);
   }
   umask(022);
-  errno = root_enter_for_good();
+  errno = s->init ? init_world_compose(s->console) : root_enter_for_good();
   if (errno) return give_up(s, "root");
   if (chdir(*request->cwd ? request->cwd : "/") < 0) return give_up(s, request->cwd);
   for (int i = 0; i < request->limit_count; i++) {
@@ -184,6 +187,31 @@ static bool open_streams(struct channel *ch, const struct exec_request *request,
   return open_pipe(&ch->out[0].fd, &theirs[1], true) && open_pipe(&ch->out[1].fd, &theirs[2], true);
 }
 
+// Its terminal as the agent's own /dev shows it; empty without one.
+static bool name_console(const struct channel *ch, char name[32]) {
+  unsigned number;
+  *name = 0;
+  if (!ch->pty) return true;
+  if (ioctl(ch->out[0].fd, TIOCGPTN, &number) != 0) return false;
+  snprintf(name, 32, "/dev/pts/%u", number);
+  return true;
+}
+
+// Starts what `spawn` says; its process id, or -1.
+static int start(void) {
+  if (spawn->init) return clone(child, spawn->stack + STACK_BYTES, SPAWN_FLAGS | CLONE_NEWPID | CLONE_NEWNS, spawn);
+  int error = init_world_join();
+  if (error) {
+    errno = error;
+    return -1;
+  }
+  int pid = clone(child, spawn->stack + STACK_BYTES, SPAWN_FLAGS, spawn);
+  error = errno;
+  init_world_part();
+  errno = error;
+  return pid;
+}
+
 static void close_theirs(const int theirs[3]) {
   for (int i = 0; i < 3; i++) {
     if (theirs[i] >= 0 && theirs[i] != null_fd && (i == 0 || theirs[i] != theirs[i - 1])) close(theirs[i]);
@@ -191,6 +219,9 @@ static void close_theirs(const int theirs[3]) {
 }
 
 void exec_open(struct channel *ch, struct exec_request *request) {
+  bool init = request->flags & EXEC_INIT;
+  int refused = init ? init_world_check() : 0;
+  if (refused) return channel_fail(ch, refused, "init");
   if (request->flags & EXEC_SCRIPT) {
     int error = write_script(ch->id, request->script);
     if (error) return channel_fail(ch, error, "script");
@@ -202,7 +233,7 @@ void exec_open(struct channel *ch, struct exec_request *request) {
 
   ch->pty = request->flags & EXEC_PTY;
   int theirs[3] = {-1, -1, -1};
-  if (!spawn || null_fd < 0 || !open_streams(ch, request, theirs)) {
+  if (!spawn || null_fd < 0 || !open_streams(ch, request, theirs) || !name_console(ch, spawn->console)) {
     int error = errno;
     close_theirs(theirs);
     return channel_fail(ch, error, ch->pty ? "terminal" : "pipes");
@@ -210,15 +241,18 @@ void exec_open(struct channel *ch, struct exec_request *request) {
   spawn->request = request;
   spawn->path = find_path(request->env);
   spawn->pty = ch->pty;
+  spawn->init = ch->init = init;
   spawn->protected = oom_protected;
   spawn->error = 0;
   for (int i = 0; i < 3; i++) spawn->fds[i] = theirs[i];
-  int pid = clone(child, spawn->stack + STACK_BYTES, SPAWN_FLAGS, spawn);
+  int pid = start();
   int error = pid < 0 ? errno : spawn->error;
+  if (init && !error) init_world_began(pid, ch->pty ? theirs[0] : -1);
   close_theirs(theirs);
   if (error) {
     if (pid > 0) waitpid(pid, NULL, 0);
-    channel_fail(ch, error, pid < 0 ? "fork" : spawn->step);
+    // In a namespace whose first process is dying nothing can be born, which the kernel tells as a lack of memory.
+    channel_fail(ch, error, pid > 0 ? spawn->step : init_world_lives() ? "fork, or the init is ending" : "fork");
     if (ch->script) exec_remove_script(ch->id);
     ch->script = false;
     return;

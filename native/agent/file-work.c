@@ -19,6 +19,7 @@
 #include "../tree/remove-tree.h"
 #include "exec.h"
 #include "files.h"
+#include "init-world.h"
 #include "root.h"
 
 enum { PIECE_BYTES = 64 << 10, LIST_MOST = 10000 };
@@ -279,6 +280,7 @@ void file_work_open(struct channel *ch, const struct file_request *request) {
   bool reads_input = request->op == FILE_WRITE || request->op == FILE_SFTP;
   if ((reads_input && !open_pipe(&ch->in_fd, &in, false)) || !open_pipe(&ch->out[0].fd, &out, true)) error = errno;
   ch->out[1].ended = true;
+  if (!error) error = init_world_join();
   pid_t pid = error ? -1 : fork();
   if (pid == 0) {
     setpgid(0, 0);
@@ -286,6 +288,7 @@ void file_work_open(struct channel *ch, const struct file_request *request) {
     _exit(error ? error : work(request));
   }
   if (pid < 0 && !error) error = errno;
+  init_world_part();
   if (in >= 0) close(in);
   if (out >= 0) close(out);
   if (error) return channel_fail(ch, error, "files");

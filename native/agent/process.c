@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "channel.h"
+#include "init-world.h"
 #include "layer-dial.h"
 #include "worker.h"
 
@@ -33,6 +34,8 @@ void process_reap(int watch) {
   struct rusage usage;
   pid_t pid;
   while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
+    // First: it lets go of the console, whose end is then seen.
+    init_world_reaped(pid);
     if (channels_reaped((uint32_t)pid, status, &usage)) continue;
     layer_dial_reaped(pid);
     worker_reaped(pid, status);

@@ -4,6 +4,7 @@
 
 #include "disk.h"
 #include "identity.h"
+#include "init-world.h"
 #include "root.h"
 #include "stats.h"
 
@@ -30,11 +31,14 @@ static bool identity(uint32_t request, struct reader *r, struct bytes *out) {
 static bool disk(uint32_t request, uint8_t op, struct reader *r, struct bytes *out) {
   const char *serial = op == OP_ATTACH ? read_string(r) : "";
   const uint8_t *uuid = op == OP_ATTACH ? read_bytes(r, 16) : NULL;
+  const char *scope = op == OP_ATTACH && r->at < r->end ? read_string(r) : NULL;
   if (!reader_done(r)) return false;
   if (!root_is_vm()) return reply(out, request, EOPNOTSUPP);
+  // Its mounts hold the disk.
+  if (init_world_lives() && (op == OP_ATTACH || op == OP_DETACH)) return reply(out, request, EBUSY);
   switch (op) {
     case OP_ATTACH:
-      return reply(out, request, disk_attach(serial, uuid));
+      return reply(out, request, disk_attach(serial, uuid, scope));
     case OP_DETACH:
       return reply(out, request, disk_detach());
     case OP_FREEZE:

@@ -3,9 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
-static bool vm;
+#include "init-world.h"
+
+#define NOT_INSTRUMENTED __attribute__((no_sanitize("address", "undefined")))
+
+static bool vm, composed;
 static int inside = -1, outside = -1;
 
 void root_set_vm(void) {
@@ -15,6 +20,8 @@ void root_set_vm(void) {
 
 bool root_is_vm(void) { return vm; }
 
+bool root_is_composed(void) { return composed; }
+
 int root_use(const char *path) {
   int fd = -1;
   if (path) {
@@ -23,16 +30,22 @@ int root_use(const char *path) {
   }
   if (inside >= 0) close(inside);
   inside = fd;
+  composed = path && strcmp(path, "/n") == 0;
   return 0;
 }
 
-__attribute__((no_sanitize("address", "undefined"))) int root_enter_for_good(void) {
+NOT_INSTRUMENTED static int change_root(void) {
   if (!vm) return 0;
   if (inside < 0) return ENODEV;
   return fchdir(inside) == 0 && chroot(".") == 0 ? 0 : errno;
 }
 
-int root_enter(void) { return root_enter_for_good(); }
+NOT_INSTRUMENTED int root_enter_for_good(void) {
+  int error = init_world_enter();
+  return error == ENOSYS ? change_root() : error;
+}
+
+int root_enter(void) { return change_root(); }
 
 void root_leave(void) {
   // Failing here would leave the agent in a root that users write to; nothing after that could be trusted.

@@ -12,6 +12,7 @@
 #include "../agent/file-work.h"
 #include "../agent/frames.h"
 #include "../agent/identity.h"
+#include "../agent/init-world.h"
 #include "../agent/process.h"
 #include "../agent/root.h"
 #include "../agent/stats.h"
@@ -66,10 +67,12 @@ void file_work_open(struct channel *ch, const struct file_request *request) {
 }
 
 bool root_is_vm(void) { return true; }
+bool init_world_lives(void) { return sum % 2 == 1; }
 bool disk_is_frozen(void) { return false; }
-int disk_attach(const char *serial, const uint8_t uuid[16]) {
+int disk_attach(const char *serial, const uint8_t uuid[16], const char *scope) {
   touch_string(serial);
   touch(uuid, 16);
+  if (scope) touch_string(scope);
   return 0;
 }
 int disk_detach(void) { return 0; }

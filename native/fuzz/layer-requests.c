@@ -48,11 +48,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   uint8_t *copy = malloc(size > 1 ? size - 1 : 1);
   if (!copy) return 0;
   memcpy(copy, data + 1, size - 1);
-  struct span payload = span_of(copy, size - 1), span;
+  struct span payload = span_of(copy, size - 1), span, only;
   uint32_t version;
   uint64_t offset;
-  if (data[0] == ASK_OPEN && layer_decode_open(payload, &version, &span)) {
+  if (data[0] == ASK_OPEN && layer_decode_open(payload, &version, &span, &only)) {
     require(span.length <= LAYER_PATH_MAX && (span.length == 0 || (span.bytes[0] == '/' && !memchr(span.bytes, 0, span.length))));
+    if (only.length) check_path(only);
+    require(!only.length || !memchr(only.bytes, '/', only.length));
   } else if (data[0] == ASK_READ) {
     struct layer_reader r = layer_read(payload);
     while (layer_next_path(&r, &span)) check_path(span);

@@ -15,7 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (!copy) return 0;
   memcpy(copy, data, size);
   if (request_decode(copy, size, &request)) {
-    if (request.op < OP_PROBE || request.op > OP_SHIFT) abort();
+    if (request.op < OP_PROBE || request.op > OP_SWEEP_UPPER) abort();
     bool has_path = request.op != OP_PREPARE && request.op != OP_UNSEAL && request.op != OP_KILL;
     if (has_path) check_path(request.path);
     if (request.op == OP_MOUNT_IMAGE || request.op == OP_MOUNT_ROOT || request.op == OP_SHIFT) check_path(request.second);
@@ -23,6 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       if (request.lower_count < 1 || request.lower_count > LOWERS_MAX || request.uid_base < UID_COUNT) abort();
       for (int i = 0; i < request.lower_count; i++) check_path(request.lowers[i]);
     }
+    if (request.op == OP_NARROW_UPPER && (!*request.second || strchr(request.second, '/') || strlen(request.second) > 255)) abort();
     if (request.op == OP_RUN) {
       int count = 0;
       while (request.arguments[count]) {

@@ -78,11 +78,13 @@ static bool attributes_good(struct layer_reader *r, struct new_entry *entry) {
   return !r->bad;
 }
 
-bool layer_decode_open(struct span payload, uint32_t *version, struct span *folder) {
+bool layer_decode_open(struct span payload, uint32_t *version, struct span *folder, struct span *only) {
   struct layer_reader r = layer_read(payload);
   *version = (uint32_t)layer_read_number(&r, 4);
   *folder = layer_read_span(&r);
+  *only = r.at == r.end ? (struct span){r.end, 0} : layer_read_span(&r);
   if (r.bad || r.at != r.end || folder->length > LAYER_PATH_MAX) return false;
+  if (only->length && (!layer_path_good(*only) || memchr(only->bytes, '/', only->length))) return false;
   if (folder->length == 0) return true;
   return folder->bytes[0] == '/' && !memchr(folder->bytes, 0, folder->length);
 }

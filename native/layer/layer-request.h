@@ -44,8 +44,8 @@ struct new_entry {
   struct span attributes;  // layer_next_attribute reads all of them without turning bad
 };
 
-// u32 version and a folder: absolute, or empty in a guest. False: not a request.
-bool layer_decode_open(struct span payload, uint32_t *version, struct span *folder);
+// u32 version, a folder: absolute, or empty in a guest, and perhaps the only name at the top of the layer that is looked at, else empty. False: not a request.
+bool layer_decode_open(struct span payload, uint32_t *version, struct span *folder, struct span *only);
 // The next of the paths to read. False at the end, or when `r` turned bad.
 bool layer_next_path(struct layer_reader *r, struct span *path);
 bool layer_decode_entry(struct span payload, struct new_entry *entry);

@@ -39,6 +39,14 @@ static struct walk {
 static struct listing remembered;
 static bool remembers;
 
+// The only name of the root that is looked at; empty: all of them.
+static char only[LAYER_NAME_MAX + 1];
+
+void walk_only(struct span name) {
+  memcpy(only, name.bytes, name.length);
+  only[name.length] = 0;
+}
+
 static struct span here(void) { return span_of(w.path, w.path_length); }
 
 static size_t push_name(const void *name, size_t length) {
@@ -99,7 +107,6 @@ static int by_bytes(const void *one, const void *other) {
 
 static void read_names(int fd) {
   static char buffer[NAMES_BUFFER] __attribute__((aligned(8)));
-  names.held = names.count = 0;
   if (lseek(fd, 0, SEEK_SET) != 0) wire_fail(errno, "read a folder", here());
   for (;;) {
     long length = syscall(SYS_getdents64, fd, buffer, sizeof buffer);
@@ -150,7 +157,9 @@ static void fill_from_names(uint32_t folder, uint32_t old_folder) {
     w.now.folders[folder].incomplete = true;
     return;
   }
-  read_names(fd);
+  names.held = names.count = 0;
+  if (*only && w.now.folders[folder].parent == NONE) add_name(only);
+  else read_names(fd);
   uint32_t at = 0, end = 0;
   if (old_folder != NONE) {
     at = w.old->folders[old_folder].first;

@@ -45,10 +45,11 @@ _Noreturn void layer_worker(int connection, int directory) {
   wire_start(0);
   struct ask ask;
   uint32_t version;
-  struct span folder;
+  struct span folder, only;
   if (!wire_next(&ask)) _exit(0);
-  if (ask.type != ASK_OPEN || !layer_decode_open(ask.payload, &version, &folder)) wire_fail(EPROTO, "open", no_path());
+  if (ask.type != ASK_OPEN || !layer_decode_open(ask.payload, &version, &folder, &only)) wire_fail(EPROTO, "open", no_path());
   if (version != WIRE_VERSION) wire_fail(EPROTONOSUPPORT, "open", no_path());
+  walk_only(only);
   // A guest's worker has its folder; one on the host is told.
   if ((directory < 0) == (folder.length == 0)) wire_fail(EINVAL, "open", folder);
   if (directory < 0) directory = confine_open(folder);

@@ -81,11 +81,13 @@ static void answer(uint32_t id, const struct outcome *outcome) {
 static void run_child(int pipe_end, const struct request *request, int memory) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (request->op == OP_UNMOUNT) layers_await_ending();
-  struct outcome outcome = request->op == OP_MOUNT_IMAGE ? storage_mount_image(request)
-                           : request->op == OP_UNMOUNT   ? storage_unmount(request)
-                           : request->op == OP_SEAL      ? storage_seal(request, memory)
-                           : request->op == OP_SHIFT     ? shift_image(request)
-                                                         : storage_reset_upper(request);
+  struct outcome outcome = request->op == OP_MOUNT_IMAGE    ? storage_mount_image(request)
+                           : request->op == OP_UNMOUNT      ? storage_unmount(request)
+                           : request->op == OP_SEAL         ? storage_seal(request, memory)
+                           : request->op == OP_SHIFT        ? shift_image(request)
+                           : request->op == OP_NARROW_UPPER ? storage_narrow_upper(request)
+                           : request->op == OP_SWEEP_UPPER  ? storage_sweep_upper(request)
+                                                            : storage_reset_upper(request);
   _exit(write(pipe_end, &outcome, sizeof outcome) == sizeof outcome ? 0 : 1);
 }
 

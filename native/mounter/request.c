@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "../tree/narrow-upper.h"
+
 struct fields {
   uint8_t *at, *end;
   bool bad;
@@ -57,9 +59,9 @@ static uint32_t take_flags(struct fields *f, uint32_t known) {
   return (uint32_t)flags;
 }
 
-static void take_layers(struct fields *f, struct request *request) {
+static void take_layers(struct fields *f, uint16_t least, struct request *request) {
   request->lower_count = (uint16_t)take_integer(f, 2);
-  if (request->lower_count < 1 || request->lower_count > LOWERS_MAX) f->bad = true;
+  if (request->lower_count < least || request->lower_count > LOWERS_MAX) f->bad = true;
   for (int i = 0; i < request->lower_count && !f->bad; i++) request->lowers[i] = take_path(f);
   request->path = take_path(f);
 }
@@ -81,13 +83,13 @@ bool request_decode(uint8_t *bytes, size_t length, struct request *request) {
       take_process(&f, request);
       request->uid_base = take_uid_base(&f);
       request->flags = take_flags(&f, ROOT_VOLATILE);
-      take_layers(&f, request);
+      take_layers(&f, 1, request);
       break;
     case OP_MOUNT_ROOT:
       request->second = take_path(&f);
       request->uid_base = take_uid_base(&f);
       request->flags = take_flags(&f, ROOT_VOLATILE | ROOT_SHIFTED);
-      take_layers(&f, request);
+      take_layers(&f, 1, request);
       break;
     case OP_SHIFT:
       request->uid_base = take_uid_base(&f);
@@ -97,6 +99,15 @@ bool request_decode(uint8_t *bytes, size_t length, struct request *request) {
     case OP_RESET_UPPER:
       request->path = take_path(&f);
       request->flags = take_flags(&f, UPPER_KEEP);
+      break;
+    case OP_NARROW_UPPER:
+      request->second = take_string(&f);
+      if (!f.bad && !narrow_name_good(request->second)) f.bad = true;
+      take_layers(&f, 0, request);
+      break;
+    case OP_SWEEP_UPPER:
+      request->path = take_path(&f);
+      request->number = (uint32_t)take_integer(&f, 4);
       break;
     case OP_MOUNT_IMAGE:
       request->path = take_path(&f);

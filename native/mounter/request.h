@@ -38,6 +38,11 @@
 //  12  UNMOUNT_ROOT path dir                                              -                  there; containers started with it keep it
 //  13  SHIFT        u32 uid base, path image, path dir                    inodes changed     dir/u, empty, becomes a layer over the image that gives every
 //                                                                                            inode the owner it has in the range of ids, for MOUNT_ROOT shifted
+//  14  NARROW_UPPER string name, u16 n (0 to 500), n paths: lower         1: something is    as RESET_UPPER that keeps u; of what u has, only the folder `name`
+//                   layers, topmost first, path dir                       left to sweep      stays, the rest is moved to dir/x; with lower layers, it is made
+//                                                                                            when neither u nor they have one
+//  15  SWEEP_UPPER  path dir, u32 most                                    1: something is    removes at most that many entries of dir/x
+//                                                                         left to sweep
 //
 // A string is as a path, but need not be absolute and may be empty. RUN is here because the mounter is small: forking a large daemon takes ten times as long,
 // and stands in the way of everything else it does.
@@ -49,7 +54,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { OP_PROBE = 1, OP_PREPARE, OP_ATTACH, OP_MOUNT_IMAGE, OP_UNMOUNT, OP_RESET_UPPER, OP_SEAL, OP_UNSEAL, OP_KILL, OP_RUN, OP_MOUNT_ROOT, OP_UNMOUNT_ROOT, OP_SHIFT };
+enum { OP_PROBE = 1, OP_PREPARE, OP_ATTACH, OP_MOUNT_IMAGE, OP_UNMOUNT, OP_RESET_UPPER, OP_SEAL, OP_UNSEAL, OP_KILL, OP_RUN, OP_MOUNT_ROOT, OP_UNMOUNT_ROOT, OP_SHIFT,
+       OP_NARROW_UPPER, OP_SWEEP_UPPER };
 enum { REQUEST_MIN = 5, REQUEST_MAX = 65536, LOWERS_MAX = 500, ARGUMENTS_MAX = 64, PATH_BYTES_MAX = 4095, UID_COUNT = 65536 };
 enum { ROOT_VOLATILE = 1, ROOT_SHIFTED = 2 };
 enum { UPPER_KEEP = 1 };
@@ -58,13 +64,13 @@ enum { IMAGE_DISCARD = 1, IMAGE_NOATIME = 2, IMAGE_READ_ONLY = 4 };
 struct request {
   uint32_t id;
   uint8_t op;
-  uint32_t pid, uid_base, flags, number;  // number: descriptor or milliseconds
+  uint32_t pid, uid_base, flags, number;  // number: descriptor, milliseconds or entries
   uint64_t start;
   uint16_t lower_count;
   const char *lowers[LOWERS_MAX];
   char *arguments[ARGUMENTS_MAX + 1];  // NULL behind the last
   const char *path;    // dir, file, image, upper or log
-  const char *second;  // the dir of MOUNT_IMAGE, MOUNT_ROOT and SHIFT
+  const char *second;  // the dir of MOUNT_IMAGE, MOUNT_ROOT and SHIFT, the name of NARROW_UPPER
 };
 
 // Reads what follows the length field. Paths point into `bytes`, which is changed: each moves over its own length to make room for a NUL.

@@ -10,12 +10,16 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "../tree/narrow-upper.h"
 #include "../tree/remove-tree.h"
 
+// So few entries are not worth another request.
+enum { SWEPT_AT_ONCE = 64, SWEEPER_NICE = 19 };
 enum { LOOP_TRIES = 64, LOOP_MAJOR = 7, COPY_BYTES = 1 << 20 };
 
 static int open_loop(int number) {
@@ -114,6 +118,35 @@ struct outcome storage_reset_upper(const struct request *request) {
   if (error) return refused(error, "renew u");
   error = renew_directory(dir, "w", 0700, &removed);
   return error ? refused(error, "renew w") : done(removed);
+}
+
+static struct outcome sweep(const char *path, uint64_t most) {
+  int dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (dir < 0) return failed("open upper");
+  int error = narrow_sweep(dir, most);
+  close(dir);
+  return error && error != EAGAIN ? refused(error, "sweep x") : done(error == EAGAIN);
+}
+
+struct outcome storage_narrow_upper(const struct request *request) {
+  // The work folder first: on a full disk its blocks are those that the rest needs.
+  struct request reset = {.path = request->path, .flags = UPPER_KEEP};
+  struct outcome outcome = storage_reset_upper(&reset);
+  if (outcome.error) return outcome;
+  int dir = open(request->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (dir < 0) return failed("open upper");
+  int error = narrow_upper(dir, request->second, request->lowers, request->lower_count);
+  close(dir);
+  if (error) return refused(error, "narrow u");
+  outcome = sweep(request->path, SWEPT_AT_ONCE);
+  // What cannot be removed now is out of the way.
+  return outcome.error ? done(1) : outcome;
+}
+
+struct outcome storage_sweep_upper(const struct request *request) {
+  // Behind a job's back.
+  setpriority(PRIO_PROCESS, 0, SWEEPER_NICE);
+  return sweep(request->path, request->number);
 }
 
 int storage_new_memory(void) { return memfd_create("mags-sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING); }

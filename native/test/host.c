@@ -127,7 +127,7 @@ struct frame host_greet(void) {
   bytes_take(&received, MARKER_BYTES);
   struct frame hello = host_expect(FRAME_HELLO, 0, 0);
   CHECK(get(hello.payload, 4) == VERSION && memcmp(hello.payload + 4, nonce, NONCE_BYTES) == 0 && hello.payload[20] == 0);
-  CHECK(hello.header.length == 25 + get(hello.payload + 21, 4) * 57);
+  CHECK(hello.header.length == 29 + get(hello.payload + 21, 4) * 57);
   return hello;
 }
 

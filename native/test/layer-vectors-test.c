@@ -100,9 +100,15 @@ static void read_entries(void) {
 static void read_others(void) {
   uint32_t version;
   uint64_t offset;
-  struct span span;
-  CHECK(layer_decode_open(ask("host.open", ASK_OPEN), &version, &span) && version == 1 && same(span, "/disks/7", 8));
-  CHECK(layer_decode_open(ask("host.open-guest", ASK_OPEN), &version, &span) && version == 1 && span.length == 0);
+  struct span span, only;
+  CHECK(layer_decode_open(ask("host.open", ASK_OPEN), &version, &span, &only) && version == 1 && same(span, "/disks/7", 8) && only.length == 0);
+  CHECK(layer_decode_open(ask("host.open-guest", ASK_OPEN), &version, &span, &only) && version == 1 && span.length == 0 && only.length == 0);
+  struct span scoped = ask("host.open-scope", ASK_OPEN);
+  CHECK(layer_decode_open(scoped, &version, &span, &only) && span.length == 0 && same(only, "workspace", 9));
+  for (size_t cut = 7; cut < scoped.length; cut++) CHECK(!layer_decode_open(span_of(scoped.bytes, cut), &version, &span, &only));
+  // Not more than one name.
+  ((uint8_t *)(uintptr_t)scoped.bytes)[12] = '/';
+  CHECK(!layer_decode_open(scoped, &version, &span, &only));
   ask("host.walk", ASK_WALK);
   ask("host.changes", ASK_CHANGES);
   struct layer_reader r = layer_read(ask("host.read", ASK_READ));

@@ -4,9 +4,13 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "../mounter/request.h"
+#include "../tree/narrow-upper.h"
 #include "../tree/remove-tree.h"
 #include "check.h"
 
@@ -104,6 +108,34 @@ static void reads_roots(void) {
   CHECK(decode(length));
 }
 
+static void narrow_frame(const char *name) {
+  begin(OP_NARROW_UPPER);
+  put_path(name);
+  put(1, 2);
+  put_path("/lower");
+  put_path("/dir");
+}
+
+static void reads_narrowing(void) {
+  narrow_frame("workspace");
+  for (size_t cut = 0; cut < length; cut++) CHECK(!decode(cut));
+  CHECK(request_decode(frame, length, &request) && strcmp(request.second, "workspace") == 0 && request.lower_count == 1 && strcmp(request.path, "/dir") == 0);
+  static const char *const bad[] = {"", ".", "..", "a/b", "/"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    narrow_frame(bad[i]);
+    CHECK(!decode(length));
+  }
+  begin(OP_NARROW_UPPER);
+  put_path("name");
+  put(0, 2);
+  put_path("/dir");
+  CHECK(request_decode(frame, length, &request) && request.lower_count == 0 && strcmp(request.path, "/dir") == 0);
+  begin(OP_SWEEP_UPPER);
+  put_path("/dir");
+  put(2000, 4);
+  CHECK(request_decode(frame, length, &request) && request.number == 2000);
+}
+
 static void refuses_values(void) {
   static const uint64_t bases[] = {0, 65535, 65537, 0xffff0000};
   for (size_t i = 0; i < sizeof bases / sizeof *bases; i++) {
@@ -187,11 +219,134 @@ static void removes_trees(void) {
   close(home);
 }
 
+static int top_dir;
+
+static bool has(const char *path) {
+  struct stat s;
+  return fstatat(top_dir, path, &s, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static void make_file(const char *path) {
+  int fd = openat(top_dir, path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+  CHECK(fd >= 0 && write(fd, "x", 1) == 1 && close(fd) == 0);
+}
+
+static mode_t mode_of(const char *path) {
+  struct stat s;
+  CHECK(fstatat(top_dir, path, &s, AT_SYMLINK_NOFOLLOW) == 0);
+  return s.st_mode;
+}
+
+static void narrow(const char *const *lowers, int count) {
+  int dir = openat(top_dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  CHECK(dir >= 0 && narrow_upper(dir, "workspace", lowers, count) == 0 && close(dir) == 0);
+}
+
+static void narrows_uppers(void) {
+  enum { FILES = 300 };
+  char top[] = "/tmp/narrow-XXXXXX", shows[64], hides[64], name[32];
+  CHECK(mkdtemp(top));
+  umask(0);
+  snprintf(shows, sizeof shows, "%s/shows", top);
+  snprintf(hides, sizeof hides, "%s/hides", top);
+  const char *const nothing[] = {hides}, *const image[] = {hides, shows}, *const covered[] = {shows, hides};
+  top_dir = open_directory(top);
+  CHECK(mkdirat(top_dir, "shows", 0755) == 0 && mkdirat(top_dir, "shows/workspace", 0755) == 0 && mkdirat(top_dir, "hides", 0755) == 0);
+  CHECK(mkdirat(top_dir, "u", 0755) == 0);
+
+  // Without lower layers nothing is made.
+  narrow(NULL, 0);
+  CHECK(!has("u/workspace") && !has("x"));
+  // Nothing there: made, unless the image shows one.
+  narrow(image, 2);
+  CHECK(!has("u/workspace") && !has("x"));
+  narrow(nothing, 1);
+  CHECK(mode_of("u/workspace") == (S_IFDIR | 0755) && !has("x"));
+
+  // Everything else goes; the folder itself is not touched.
+  make_file("u/workspace/kept");
+  CHECK(fchmodat(top_dir, "u/workspace", 01770, 0) == 0 && fchmodat(top_dir, "u", 0700, 0) == 0);
+  CHECK(mkdirat(top_dir, "u/root", 0700) == 0 && symlinkat(top, top_dir, "u/link") == 0 && symlinkat(top, top_dir, "u/root/link") == 0);
+  for (int i = 0; i < FILES; i++) {
+    sprintf(name, "u/root/%d", i);
+    make_file(name);
+    sprintf(name, "u/file-%d", i);
+    make_file(name);
+  }
+  narrow(nothing, 1);
+  CHECK(has("u/workspace/kept") && mode_of("u/workspace") == (S_IFDIR | 01770) && mode_of("u") == (S_IFDIR | 0755));
+  CHECK(!has("u/root") && !has("u/link") && !has("u/file-0") && !has("u/file-299") && has("x/0/root/link"));
+
+  // What was taken out and is not removed yet is in nobody's way.
+  CHECK(mkdirat(top_dir, "u/root", 0755) == 0);
+  narrow(nothing, 1);
+  CHECK(has("x/0/root") && has("x/1/root"));
+  int rounds = 1, error;
+  while ((error = narrow_sweep(top_dir, 100)) == EAGAIN) rounds++;
+  CHECK(error == 0 && rounds == 7 && has("x") && !has("x/0") && !has("x/1") && has("shows/workspace"));
+
+  // What is no folder is one afterwards, and what it hid stays hidden.
+  CHECK(unlinkat(top_dir, "u/workspace/kept", 0) == 0 && unlinkat(top_dir, "u/workspace", AT_REMOVEDIR) == 0 && symlinkat("/etc", top_dir, "u/workspace") == 0);
+  char opaque = 0;
+  if (getuid() == 0) {
+    narrow(covered, 2);
+    CHECK(mode_of("u/workspace") == (S_IFDIR | 0755));
+    snprintf(shows, sizeof shows, "%s/u/workspace", top);
+    ssize_t got = getxattr(shows, "trusted.overlay.opaque", &opaque, 1);
+    CHECK(got == 1 && opaque == 'y');
+    narrow(nothing, 1);
+    CHECK(getxattr(shows, "trusted.overlay.opaque", &opaque, 1) == 1);
+  }
+  uint64_t removed = 0;
+  CHECK(remove_tree_contents(top_dir, &removed) == 0 && rmdir(top) == 0);
+}
+
+// Ended at any moment, it leaves the folder where it is, and can be done again.
+static void survives_being_killed(void) {
+  enum { ENTRIES = 40, ROUNDS = 120, STEP_US = 10 };
+  char top[] = "/tmp/narrow-killed-XXXXXX", name[32];
+  CHECK(mkdtemp(top));
+  top_dir = open_directory(top);
+  CHECK(mkdirat(top_dir, "u", 0755) == 0 && mkdirat(top_dir, "lower", 0755) == 0 && mkdirat(top_dir, "u/workspace", 0755) == 0);
+  make_file("u/workspace/kept");
+  char lower[64];
+  snprintf(lower, sizeof lower, "%s/lower", top);
+  const char *const lowers[] = {lower};
+  int killed = 0;
+  for (int round = 0; round < ROUNDS; round++) {
+    for (int i = 0; i < ENTRIES; i++) {
+      sprintf(name, "u/entry-%d", i);
+      make_file(name);
+    }
+    pid_t child = fork();
+    if (child == 0) {
+      const struct itimerval end = {.it_value.tv_usec = 1 + round * STEP_US};
+      setitimer(ITIMER_REAL, &end, NULL);
+      narrow(lowers, 1);
+      narrow_sweep(top_dir, 10);
+      _exit(0);
+    }
+    int status;
+    CHECK(child > 0 && waitpid(child, &status, 0) == child);
+    killed += WIFSIGNALED(status);
+    CHECK(has("u/workspace/kept"));
+    if (round % 3 == 0) continue;
+    narrow(lowers, 1);
+    CHECK(has("u/workspace/kept") && !has("u/entry-0") && !has("u/entry-39"));
+  }
+  CHECK(killed > 0);
+  uint64_t removed = 0;
+  CHECK(remove_tree_contents(top_dir, &removed) == 0 && rmdir(top) == 0);
+}
+
 int main(void) {
   reads_attach();
   reads_roots();
+  reads_narrowing();
   refuses_values();
   reads_others();
   removes_trees();
-  printf("requests are read, trees removed\n");
+  narrows_uppers();
+  survives_being_killed();
+  printf("requests are read, trees removed, uppers narrowed\n");
 }

@@ -92,8 +92,13 @@ static void read_exec_frames(void) {
   CHECK(same(e.script, "#!/bin/sh\necho \0\xff\n", 18));
   free(e.argv);
 
+  r = open_vector("host.exec-init", FRAME_EXEC, 0, 19);
+  CHECK(decode_exec(&r, &e) == 0);
+  CHECK(e.flags == (EXEC_PTY | EXEC_INIT) && e.rows == 24 && e.columns == 160 && e.argc == 1 && strcmp(e.argv[0], "/sbin/init") == 0 && strcmp(e.env[0], "container=mags") == 0);
+  free(e.argv);
+
   // Cut short anywhere it is refused and nothing leaks.
-  for (const char *const *name = (const char *const[]){"host.exec", "host.exec-pty-script", NULL}; *name; name++) {
+  for (const char *const *name = (const char *const[]){"host.exec", "host.exec-pty-script", "host.exec-init", NULL}; *name; name++) {
     const struct vector *v = find(*name);
     for (size_t cut = HEADER_BYTES; cut < v->length; cut++) {
       memcpy(scratch, v->bytes + HEADER_BYTES, cut - HEADER_BYTES);
@@ -154,6 +159,8 @@ static void read_request_frames(void) {
   CHECK(read_u8(&r) == OP_PING && memcmp(read_bytes(&r, 4), "ping", 4) == 0 && reader_done(&r));
   r = open_vector("host.attach", FRAME_REQUEST, 0, 4);
   CHECK(read_u8(&r) == OP_ATTACH && strcmp(read_string(&r), "ws") == 0 && *read_bytes(&r, 16) == 0xf0 && reader_done(&r));
+  r = open_vector("host.attach-scope", FRAME_REQUEST, 0, 4);
+  CHECK(read_u8(&r) == OP_ATTACH && strcmp(read_string(&r), "ws") == 0 && *read_bytes(&r, 16) == 0xf0 && strcmp(read_string(&r), "workspace") == 0 && reader_done(&r));
   static const struct {
     const char *name;
     uint32_t request;
@@ -209,13 +216,16 @@ static void expect(const char *name) {
 static void write_frames(void) {
   static const uint8_t nonce[NONCE_BYTES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   put_hello(&out, nonce, 0, 0);
+  put_features(&out, 0);
   expect("agent.hello-empty");
   put_hello(&out, nonce, 1, 2);
   put_live_channel(&out, &(struct live_channel){.channel = 7, .exited = true, .exit_kind = 1, .exit_code = 9, .pid = 42, .received = 5, .out = {{100, 90, true}, {4294967297, 4294967296, false}}});
   put_live_channel(&out, &(struct live_channel){.channel = 9, .kind = KIND_DIAL, .out = {{1, 0, false}, {0, 0, true}}});
+  put_features(&out, FEATURE_INIT);
   expect("agent.hello");
   put_hello(&out, nonce, 0, 1);
   put_live_channel(&out, &(struct live_channel){.channel = 3, .kind = KIND_FILE, .pid = 77, .received = 5, .out = {{0, 0, false}, {0, 0, true}}});
+  put_features(&out, 0);
   expect("agent.hello-files");
   put_opened(&out, 7, 42);
   expect("agent.opened");
@@ -237,6 +247,10 @@ static void write_frames(void) {
   expect("agent.exit-signalled");
   put_exit(&out, 8, &(struct exit_record){.kind = NOT_STARTED, .code = 2}, "nosuch: No such file or directory");
   expect("agent.exit-not-started");
+  put_exit(&out, 19, &(struct exit_record){.kind = REBOOTED, .code = 1, .user_us = 1500000, .system_us = 2500000, .max_rss_kib = 12288}, "");
+  expect("agent.exit-rebooted");
+  put_exit(&out, 19, &(struct exit_record){.kind = POWERED_OFF, .code = 2, .user_us = 1500000, .system_us = 2500000, .max_rss_kib = 12288}, "");
+  expect("agent.exit-powered-off");
   put_reply_head(&out, 1, 0, 4);
   bytes_append(&out, "ping", 4);
   expect("agent.reply-ping");

@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -18,6 +20,8 @@ struct walk {
   ino_t *parents;  // inodes of the directories above: ".." is believed only if it leads there
   size_t depth, capacity;
   uint64_t *removed;
+  uint64_t last;  // of `removed`: no more than that many
+  bool unlocks;
 };
 
 // The layout getdents64(2) documents.
@@ -66,12 +70,39 @@ static int ascend(struct walk *w) {
   return 0;
 }
 
+// ioctl_iflags(2): immutable and append-only inodes can be neither renamed nor removed, nor what is in such a directory.
+bool tree_unlock(int dir, const char *name) {
+  int flags, fd = dir;
+  struct stat s;
+  if (name) {
+    // Opening anything else could do something.
+    if (fstatat(dir, name, &s, AT_SYMLINK_NOFOLLOW) != 0 || !(S_ISREG(s.st_mode) || S_ISDIR(s.st_mode))) return false;
+    fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) return false;
+  }
+  bool locked = ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0 && flags & (FS_IMMUTABLE_FL | FS_APPEND_FL);
+  flags &= ~(FS_IMMUTABLE_FL | FS_APPEND_FL);
+  bool unlocked = locked && ioctl(fd, FS_IOC_SETFLAGS, &flags) == 0;
+  if (name) close(fd);
+  return unlocked;
+}
+
+static int try_remove(const struct walk *w, const char *name) {
+  if (unlinkat(w->fd, name, 0) == 0) return 0;
+  if (errno != EISDIR && errno != EPERM) return errno;
+  if (unlinkat(w->fd, name, AT_REMOVEDIR) == 0) return 0;
+  return errno == EEXIST ? ENOTEMPTY : errno;
+}
+
 // ENOTEMPTY: a directory that must be entered first.
 static int remove_entry(struct walk *w, const char *name) {
-  if (unlinkat(w->fd, name, 0) != 0) {
-    if (errno != EISDIR && errno != EPERM) return errno == ENOENT ? 0 : errno;
-    if (unlinkat(w->fd, name, AT_REMOVEDIR) != 0) return errno == EEXIST ? ENOTEMPTY : errno == ENOENT ? 0 : errno;
+  if (*w->removed == w->last) return EAGAIN;
+  int error = try_remove(w, name);
+  if (w->unlocks && (error == EPERM || error == ENOTDIR)) {
+    bool above = tree_unlock(w->fd, NULL);
+    if (tree_unlock(w->fd, name) || above) error = try_remove(w, name);
   }
+  if (error) return error == ENOENT ? 0 : error;
   ++*w->removed;
   return 0;
 }
@@ -99,8 +130,8 @@ static int clear(struct walk *w) {
   }
 }
 
-int remove_tree_contents(int fd, uint64_t *removed) {
-  struct walk w = {.fd = fd, .removed = removed};
+static int remove_contents(int fd, uint64_t *removed, uint64_t last, bool unlocks) {
+  struct walk w = {.fd = fd, .removed = removed, .last = last, .unlocks = unlocks};
   struct stat top;
   int error = fstat(fd, &top) == 0 ? 0 : errno;
   w.device = top.st_dev;
@@ -113,4 +144,11 @@ int remove_tree_contents(int fd, uint64_t *removed) {
   close(w.fd);
   free(w.parents);
   return error;
+}
+
+int remove_tree_contents(int fd, uint64_t *removed) { return remove_contents(fd, removed, UINT64_MAX, false); }
+
+int remove_tree_part(int fd, uint64_t most) {
+  uint64_t removed = 0;
+  return remove_contents(fd, &removed, most, true);
 }

@@ -4,17 +4,21 @@
 #   $MAGS_SYSTEM_DIR/images/<name>/<digest>/{rootfs/,root.erofs,image.json}     digest: SHA-256 of root.erofs
 #   $MAGS_SYSTEM_DIR/images/<name>/current -> <digest>
 #
-#   image.sh NAME            build unless there is one of this recipe; then point `current` at it
-#   image.sh --check NAME    exit 0 when `current` is of this recipe
+#   image.sh NAME [RECIPE]            build unless there is one of this recipe (a folder in images/; the same as NAME); then point `current` at it
+#   image.sh --check NAME [RECIPE]    exit 0 when `current` is of this recipe
+#
+# Exit code 75, and a line `unreachable: ADDRESS` on standard error, when the distribution's mirror does not answer.
 #
 # The digest's folder is root's alone: in the tree are programs with the setuid bit, and no user of this machine should get at old ones.
-# Older images stay: workspaces are pinned to the digest they were started on. MAGS_REFRESH=1 builds again, with Debian's newest packages.
+# Older images stay: workspaces are pinned to the digest they were started on. MAGS_REFRESH=1 builds again, with the newest packages.
 set -eu
 check=0
 [ "$1" != --check ] || { check=1; shift; }
 name=$1
 umask 022
-recipe=$MAGS_ROOT/images/$name
+recipe=$MAGS_ROOT/images/${2:-$name}
+case ${2:-$name} in *[!a-z0-9._-]* | .*) false ;; *) [ -x "$recipe/build" ] ;; esac || { echo "there is no recipe ${2:-$name}" >&2; exit 2; }
+. "$MAGS_ROOT/images/shared.sh"
 images=$MAGS_SYSTEM_DIR/images/$name
 
 if [ "$check" = 1 ]; then
@@ -27,37 +31,16 @@ else
   work=$(mktemp -d "$images/tmp.XXXXXX")
 fi
 # What is left of an image is a tree of many files: remove it by rename and delete, so that an interrupted delete is found by the next run.
-trap 'rm -rf --one-file-system "$work"' EXIT
+trap 'rm -rf --one-file-system "$work"; [ "$check" = 1 ] || rmdir "$images" 2>/dev/null || true' EXIT
 trap 'exit 143' TERM INT HUP
 chmod 755 "$work"
 
-# Their origin is only known once apt has seen them.
-if [ "$check" = 0 ] && [ -z "$(find /var/lib/apt/lists -name '*Release' 2>/dev/null | head -n 1)" ]; then
-  apt-get update -o DPkg::Lock::Timeout=120
-fi
-# Debian 12's sources as this machine has them (it may have to use a mirror), unless they are given. Not those with a password in the address
-# or on this machine's loopback: a sandbox must not, and could not, use them.
-[ -n "${MAGS_IMAGE_SOURCES:-}" ] || MAGS_IMAGE_SOURCES=$(
-  apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(COMPONENT) $(ORIGIN)' 'Created-By: Packages' 2>/dev/null |
-    awk '($2 == "bookworm" || $2 == "bookworm-updates" || $2 == "bookworm-security") && $3 == "main" && $4 == "Debian" &&
-      $1 ~ /^https?:/ && $1 !~ /@/ && $1 !~ /^https?:\/\/(localhost|127\.|\[::1\])/ { sub(/\/$/, "", $1); print $1, $2 }' | LC_ALL=C sort -u -k 2
-)
-case "
-$MAGS_IMAGE_SOURCES" in
-  *' bookworm
-'*' bookworm-security'*) ;;
-  *)
-    [ "$check" = 0 ] || exit 1
-    echo "this machine's apt has no usable sources of Debian 12 (bookworm, bookworm-security) for the image;" >&2
-    echo "name them in MAGS_IMAGE_SOURCES, a line of 'ADDRESS SUITE' each, and run this again" >&2
-    exit 1
-    ;;
-esac
+. "$recipe/sources"
 # A mirror that is a frozen copy needs these two inside as well.
 MAGS_IMAGE_APT=$work/apt.conf
 apt-config dump Acquire::Check-Valid-Until Acquire::Check-Date 2>/dev/null | grep -E '^Acquire::Check-(Valid-Until|Date) "(false|no|0)";$' > "$MAGS_IMAGE_APT" || true
 
-# Certificate authorities in this machine's bundle that Debian did not put there, a file each.
+# Certificate authorities in this machine's bundle that the distribution did not put there, a file each.
 MAGS_IMAGE_CERTIFICATES=$work/certificates
 mkdir "$MAGS_IMAGE_CERTIFICATES"
 bundle=/etc/ssl/certs/ca-certificates.crt
@@ -84,10 +67,11 @@ export MAGS_IMAGE_SOURCES MAGS_IMAGE_APT MAGS_IMAGE_CERTIFICATES
 
 recipe_digest=$(
   {
-    find "$recipe" -type f ! -name '*.md' | LC_ALL=C sort | while IFS= read -r file; do
+    find -L "$recipe" -type f ! -name '*.md' | LC_ALL=C sort | while IFS= read -r file; do
       printf '%s\n' "${file#"$recipe"/}"
       cat "$file"
     done
+    cat "$MAGS_ROOT/images/shared.sh"
     printf '%s\n' "$MAGS_IMAGE_SOURCES"
     cat "$MAGS_IMAGE_APT"
     find "$MAGS_IMAGE_CERTIFICATES" -type f -exec cat {} + | LC_ALL=C sort
@@ -123,7 +107,9 @@ cat > "$work/image/image.json" <<JSON
   "digest": "sha256:$digest",
   "created_at": "$(date -u +%Y-%m-%dT%H:%M:%SZ)",
   "os": "$(. "$work/image/rootfs/etc/os-release" && printf '%s' "$PRETTY_NAME")",
-  "size_bytes": $(stat -c %s "$work/image/root.erofs"),
+  "size_bytes": $(du -s --block-size=1 --apparent-size "$work/image/rootfs" | cut -f 1),
+  "source": { "kind": "recipe", "reference": "$(basename "$recipe")", "digest": "sha256:$recipe_digest" },
+$([ ! -e "$work/image/rootfs/sbin/init" ] && [ ! -L "$work/image/rootfs/sbin/init" ] || echo '  "init": "/sbin/init",')
   "recipe_digest": "$recipe_digest"
 }
 JSON

@@ -9,8 +9,9 @@
 set -eu
 umask 022
 kernels=$MAGS_SYSTEM_DIR/kernels
-# What is missing from this list in a kernel is built into it; failover and net_failover are needed by virtio_net, libcrc32c by erofs.
-boot_modules='virtio_ring virtio virtio_mmio virtio_blk virtio_console failover net_failover virtio_net libcrc32c erofs overlay'
+# What is missing from this list in a kernel is built into it; failover and net_failover are needed by virtio_net, libcrc32c by erofs; autofs4 is for
+# an init that mounts on demand, since a guest does not load modules later.
+boot_modules='virtio_ring virtio virtio_mmio virtio_blk virtio_console failover net_failover virtio_net libcrc32c erofs overlay autofs4'
 
 mkdir -p "$kernels"
 rm -rf "$kernels"/tmp.*
@@ -36,6 +37,15 @@ if [ ! -s "$kernels/${package#linux-image-}/vmlinux" ]; then
 fi
 release=${package#linux-image-}
 mkdir -m 755 "$work/root" "$work/kernel" "$work/kernel/modules"
+# Copies the modules a guest boots with out of a tree of all, and writes their order.
+choose_modules() {
+  for module in $boot_modules; do
+    file=$(find "$1/kernel" -name "$module.ko" | head -n 1)
+    [ -n "$file" ] || continue
+    cp "$file" "$2/"
+    echo "$module.ko" >> "$2/order"
+  done
+}
 if [ ! -s "$kernels/$release/vmlinux" ]; then
   dpkg-deb -x "$work"/download/*.deb "$work/root"
 
@@ -64,12 +74,7 @@ if [ ! -s "$kernels/$release/vmlinux" ]; then
   [ -d "$tree" ] || tree=$work/root/usr/lib/modules/$release
   find "$tree" -name '*.ko.xz' -exec xz -d {} +
   find "$tree" -name '*.ko.zst' -exec zstd -dq --rm {} +
-  for module in $boot_modules; do
-    file=$(find "$tree/kernel" -name "$module.ko" | head -n 1)
-    [ -n "$file" ] || continue
-    cp "$file" "$work/kernel/modules/"
-    echo "$module.ko" >> "$work/kernel/modules/order"
-  done
+  choose_modules "$tree" "$work/kernel/modules"
   mkdir -p "$work/kernel/lib/modules"
   mv "$tree" "$work/kernel/lib/modules/$release"
   rm -f "$work/kernel/lib/modules/$release/build" "$work/kernel/lib/modules/$release/source"
@@ -78,6 +83,13 @@ if [ ! -s "$kernels/$release/vmlinux" ]; then
   sync "$vmlinux"
   rm -rf "${kernels:?}/$release"
   mv "$work/kernel" "$kernels/$release"
+else
+  # Unpacked by an earlier release of this step, which may have chosen others.
+  choose_modules "$kernels/$release/lib/modules/$release" "$work/kernel/modules"
+  if ! cmp -s "$work/kernel/modules/order" "$kernels/$release/modules/order"; then
+    mv "$kernels/$release/modules" "$work/old-modules"
+    mv "$work/kernel/modules" "$kernels/$release/modules"
+  fi
 fi
 ln -s "$release" "$work/current"
 mv -T "$work/current" "$kernels/current"

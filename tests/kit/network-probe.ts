@@ -40,12 +40,12 @@ const commands: Record<string, (...values: string[]) => void> = {
   },
   /** Sends one datagram. */
   send(host = '', port = '', localAddress = '', text = '') {
-    const socket = createSocket('udp4')
+    const socket = createSocket(host.includes(':') ? 'udp6' : 'udp4')
     socket.bind({ address: localAddress }, () => socket.send(text, Number(port), host, () => socket.close(() => say('sent'))))
   },
   /** Says `ready`, then the text of every datagram. */
   receive(host = '', port = '') {
-    const socket = createSocket('udp4')
+    const socket = createSocket(host.includes(':') ? 'udp6' : 'udp4')
     socket.on('message', (bytes) => say(bytes.toString()))
     socket.bind(Number(port), host, () => say('ready'))
   },

@@ -21,8 +21,14 @@ export const testLogger = (): Logger => pino({ level: process.env.MAGS_TEST_LOG 
 /** Where the host of `instance` keeps what does not outlive the machine. */
 export const runDirOf = (instance: string) => `/run/mags/${instance}`
 
+export interface RealHostOptions {
+  readonly instance: string
+  readonly dataDir: string
+  readonly addressPrefixes?: readonly string[]
+}
+
 /** A host over the images and kernel of this machine, with everything else of it in `dataDir` and {@link runDirOf}. It keeps no sandboxes ready. */
-export function openRealHost({ instance, dataDir }: { readonly instance: string; readonly dataDir: string }): Promise<HostApi> {
+export function openRealHost({ instance, dataDir, addressPrefixes = [] }: RealHostOptions): Promise<HostApi> {
   return openHost({
     instance,
     systemDir,
@@ -35,6 +41,7 @@ export function openRealHost({ instance, dataDir }: { readonly instance: string;
     store: { place: { kind: 'folder', folder: join(dataDir, 'objects') } },
     defaults: { image: 'debian-12', vcpus: 1, memoryMb: 256, diskGb: 2 },
     pool: { minSize: 0, maxSize: 0, idleTtlMs: 0 },
+    addressPrefixes,
     logger: testLogger(),
   })
 }

@@ -73,7 +73,10 @@ describe.skipIf(!isRoot && !required)('what a sandbox reaches', () => {
     without(network.routerNetnsPath, 'bridge', 'mags', chains.map(openBridge).join('\n'), action)
   async function withoutIsolation<T>(action: () => Promise<T>): Promise<T> {
     const set = async (isolated: string) => {
-      for (const link of ['v0', 'v1']) await runIn(network.routerNetnsPath, 'ip', 'link', 'set', link, 'type', 'bridge_slave', 'isolated', isolated)
+      // Searches for neighbours are broadcasts, which no port gets either.
+      const flood = isolated === 'on' ? 'off' : 'on'
+      const settings = ['isolated', isolated, 'bcast_flood', flood, 'mcast_flood', flood]
+      for (const link of ['v0', 'v1']) await runIn(network.routerNetnsPath, 'ip', 'link', 'set', link, 'type', 'bridge_slave', ...settings)
     }
     await set('off')
     try {

@@ -23,6 +23,7 @@ const definitions: Readonly<Record<string, () => Promise<CommandDefinition>>> = 
   sync: async () => (await import('./commands/sync.ts')).syncCommand,
   cron: async () => (await import('./commands/cron.ts')).cronCommand,
   job: async () => (await import('./commands/job.ts')).jobCommand,
+  image: async () => (await import('./commands/image.ts')).imageCommand,
   template: async () => (await import('./commands/template.ts')).templateCommand,
   vm: async () => (await import('./commands/vm.ts')).vmCommand,
   workspace: async () => (await import('./commands/workspace.ts')).workspaceCommand,

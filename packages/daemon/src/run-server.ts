@@ -40,10 +40,10 @@ async function serve(config: ServerConfig) {
   const taken = `another server runs on the data folder ${config.dataDir}; stop it, or choose another folder with --data-dir`
   undo.use(await takeInstanceLock(config.instance, taken))
   await requireFreeSpace(config.dataDir)
-  const { version, agentBinary, mounterBinary } = await installation()
+  const { version, agentBinary, mounterBinary, imageScript } = await installation()
 
   logger.info({ instance: config.instance, dataDir: config.dataDir }, 'starting')
-  const host = await openHost({ ...hostConfig(config), agentBinary, mounterBinary, logger })
+  const host = await openHost({ ...hostConfig(config), images: { ...config.images, script: imageScript }, agentBinary, mounterBinary, logger })
   undo.defer(() => host.close({ keepPersistent: true }))
 
   const apiUrl = `http://${config.host.includes(':') ? `[${config.host}]` : config.host}:${config.port}`
@@ -54,12 +54,16 @@ async function serve(config: ServerConfig) {
     logsDir: join(config.dataDir, 'logs'),
     filesDir: join(config.dataDir, 'files'),
     limits: {
+      maxRunningJobsPerAccount: config.jobs.maxRunningPerAccount,
+      maxPendingJobsPerAccount: config.jobs.maxPendingPerAccount,
+      maxJobSeconds: config.jobs.maxSeconds,
       syncIntervalMs: config.workspaces.syncEveryMs,
       saveWaitMs: config.workspaces.saveWaitMs,
       sleepAfterMs: config.sleep.afterMs,
       sleepCheckMs: config.sleep.checkMs,
       releaseAfterMs: config.sleep.releaseAfterMs,
     },
+    vmKeyDownloads: config.vmKeyDownloads,
     logger,
     version,
     publicUrl: apiUrl,
@@ -100,8 +104,38 @@ async function listen(app: Awaited<ReturnType<typeof createServer>>['app'], { ho
 }
 
 function hostConfig(config: ServerConfig): Omit<HostConfig, 'agentBinary' | 'mounterBinary' | 'logger'> {
-  const { instance, systemDir, dataDir, runDir, isolation, ociRuntime, store, defaults, pool, dnsServers, egressAllow, egressDeny, egressDefault } = config
-  return { instance, systemDir, dataDir, runDir, isolation, ociRuntime, store, defaults, pool, dnsServers, egressAllow, egressDeny, egressDefault }
+  const {
+    instance,
+    systemDir,
+    dataDir,
+    runDir,
+    isolation,
+    ociRuntime,
+    store,
+    defaults,
+    pool,
+    dnsServers,
+    egressAllow,
+    egressDeny,
+    egressDefault,
+    addressPrefixes,
+  } = config
+  return {
+    instance,
+    systemDir,
+    dataDir,
+    runDir,
+    isolation,
+    ociRuntime,
+    store,
+    defaults,
+    pool,
+    dnsServers,
+    egressAllow,
+    egressDeny,
+    egressDefault,
+    addressPrefixes,
+  }
 }
 
 function words(error: unknown) {

@@ -2,6 +2,7 @@ import { MagsError } from '@mags/protocol'
 import { describe, expect, it } from 'vitest'
 import type { Sandbox } from './drivers/driver.ts'
 import { Host, type HostParts } from './host.ts'
+import { ImageUses } from './images/image-uses.ts'
 
 /** A host with one container that says what is done to it, in which order. */
 function hostWith(events: string[], { attached, claimed }: { attached: Promise<void>; claimed: Promise<void> }): Host {
@@ -24,7 +25,8 @@ function hostWith(events: string[], { attached, claimed }: { attached: Promise<v
     walls: { container: { driver: { rootAt: 'attach', stacks: true }, pool: { take: async () => ({ sandbox, warm: true }) } }, vm: { missing: 'not here' } },
     default: 'container',
     egress: { of: () => ({}) },
-    images: { get: () => ({ name: 'debian-12' }) },
+    images: { find: () => ({}), get: () => ({ name: 'debian-12', digest: 'sha256:1' }) },
+    imageUses: new ImageUses(),
     workspaces: {
       prepare: async () => ({ root: { lowerDisks: [] }, claimed, release: async () => void events.push('released') }),
       opened: async () => ({ begin: async () => undefined, rest: async () => undefined, close: async () => undefined }),

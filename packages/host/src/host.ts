@@ -4,6 +4,7 @@ import {
   type HostApi,
   type HostCapabilities,
   type Isolation,
+  type LeasedAddresses,
   MagsError,
   type OutputSink,
   type RunningSandbox,
@@ -12,12 +13,15 @@ import {
   type ScriptSpec,
   type WorkspaceHold,
   type WorkspaceSaved,
+  type WorkspaceVersion,
 } from '@mags/protocol'
 import type { Sandbox, SandboxDriver, SandboxShape } from './drivers/driver.ts'
 import type { Egress } from './egress/egress.ts'
 import type { ImageCatalogue } from './images/image-catalogue.ts'
+import type { ImageUses } from './images/image-uses.ts'
 import type { MachineImages } from './images/machine-images.ts'
 import type { TakenSandbox, WarmPool } from './pool/warm-pool.ts'
+import { checkBoots } from './sandboxes/boot-request.ts'
 import { type Forked, HostSandbox, type Surroundings } from './sandboxes/host-sandbox.ts'
 import type { OpenWorkspace } from './workspaces/local/open-workspace.ts'
 import type { PreparedRoot } from './workspaces/local/prepare-root.ts'
@@ -37,12 +41,14 @@ export interface HostParts {
   readonly default: 'vm' | 'container'
   readonly images: ImageCatalogue
   readonly machineImages: MachineImages
+  readonly imageUses: ImageUses
   readonly workspaces: Workspaces
   readonly egress: Egress
   readonly addressPrefixes: readonly string[]
+  /** Leads addresses out of them to a sandbox, as long as it lives. */
+  readonly lease: (sandbox: Sandbox, addresses: LeasedAddresses) => Promise<void>
   readonly limits: { readonly maxVcpus: number; readonly maxMemoryMb: number; readonly maxDiskGb: number }
-  readonly defaultShape: SandboxShape
-  readonly defaultImage: string
+  readonly defaultShape: Omit<SandboxShape, 'image' | 'imageDigest'>
   readonly pool: { readonly minSize: number; readonly maxSize: number }
   /** Frees network slots that no adopted sandbox uses. */
   readonly freeNetworkLeftovers: () => Promise<void>
@@ -65,6 +71,7 @@ interface Taken {
   readonly workspace: OpenWorkspace | undefined
   /** In force before its script starts. */
   readonly policy: EgressPolicy | undefined
+  readonly addresses: LeasedAddresses | undefined
   /** Its script runs, or did: it is a copy of another sandbox. */
   readonly resumes: boolean
 }
@@ -101,7 +108,7 @@ export class Host implements HostApi {
   }
 
   capabilities(): HostCapabilities {
-    const { walls, images, limits, defaultImage } = this.#parts
+    const { walls, images, limits, machineImages } = this.#parts
     const describe = (wall: Wall) => ('missing' in wall ? { available: false, detail: wall.missing } : { available: true, detail: wall.detail })
     const chosen = walls[this.#parts.default]
     const isolation: Isolation = 'missing' in chosen ? 'container' : chosen.driver.isolation
@@ -111,7 +118,7 @@ export class Host implements HostApi {
       container: describe(walls.container),
       images: images.names(),
       imageDigests: images.digests(),
-      defaultImage,
+      defaultImage: machineImages.defaultImage,
       ...limits,
       addressPrefixes: this.#parts.addressPrefixes,
     }
@@ -119,10 +126,31 @@ export class Host implements HostApi {
 
   async acquire(spec: SandboxSpec, abort?: AbortSignal, onProgress: (words: string) => void = () => undefined): Promise<SandboxLease> {
     const begin = performance.now()
-    this.#parts.images.get(spec.image)
+    const { image: name, imageDigest, vcpus, memoryMb, diskGb } = spec
+    const { images, imageUses } = this.#parts
+    if (images.find(name, imageDigest) === undefined) await images.load(name, imageDigest)
+    const image = images.get(name, imageDigest)
+    const letGo = imageUses.hold(image)
+    try {
+      const shape = { image: name, imageDigest: image.digest, vcpus, memoryMb, diskGb }
+      const lease = await this.#acquire({ ...spec, imageDigest: image.digest }, shape, begin, abort, onProgress)
+      this.#untilClosed(lease.sandboxId, letGo)
+      return lease
+    } catch (error) {
+      letGo()
+      throw error
+    }
+  }
+
+  async #acquire(
+    spec: SandboxSpec,
+    shape: SandboxShape,
+    begin: number,
+    abort: AbortSignal | undefined,
+    onProgress: (words: string) => void,
+  ): Promise<SandboxLease> {
     if (spec.egress !== undefined) this.#parts.egress.check(spec.egress)
     const wall = this.#wall(spec.isolation)
-    const shape = { image: spec.image, vcpus: spec.vcpus, memoryMb: spec.memoryMb, diskGb: spec.diskGb }
     const wantsRoot = spec.workspace !== undefined || spec.base !== undefined
     const { taken, prepared } = wantsRoot
       ? await this.#takeWithRoot(wall, shape, () => this.#prepare(wall, spec, onProgress, abort), abort)
@@ -137,6 +165,7 @@ export class Host implements HostApi {
       if (sandbox === undefined) continue
       wall.pool.adopt(sandbox)
       const closed = this.#own(sandbox, true)
+      this.#holdImage(sandbox)
       const workspace = this.workspaces.adopted(sandbox)
       if (workspace !== undefined) closed.then(() => workspace.close())
       const running = HostSandbox.resume(sandbox, resume, sink, this.#around(wall, sandbox, workspace))
@@ -154,6 +183,7 @@ export class Host implements HostApi {
     }
     await this.#parts.freeNetworkLeftovers()
     for (const wall of Object.values(this.#parts.walls)) if (!('missing' in wall)) wall.pool.open()
+    this.#parts.machineImages.serve()
     await this.workspaces.serve((hold, image, diskGb, isolation) => this.#saveLeft(hold, image, diskGb, isolation))
   }
 
@@ -176,6 +206,7 @@ export class Host implements HostApi {
 
   async close({ keepPersistent }: { keepPersistent: boolean }) {
     const walls = Object.values(this.#parts.walls).flatMap((wall) => ('missing' in wall ? [] : [wall]))
+    await this.#parts.machineImages.close()
     await Promise.all(walls.map(({ pool }) => pool.close()))
     const kept = [...this.#owned.values()].filter(({ persistent }) => persistent && keepPersistent)
     const ended = [...this.#owned.values()].filter((owned) => !kept.includes(owned))
@@ -196,7 +227,7 @@ export class Host implements HostApi {
   #prepare({ driver }: OpenWall, spec: SandboxSpec, onProgress: (words: string) => void, abort: AbortSignal | undefined) {
     const { workspace, base, diskGb } = spec
     return this.workspaces.prepare({
-      image: this.#parts.images.get(spec.image),
+      image: this.#parts.images.get(spec.image, spec.imageDigest),
       diskGb,
       stacks: driver.stacks,
       ...(workspace === undefined ? {} : { workspace }),
@@ -222,9 +253,9 @@ export class Host implements HostApi {
   }
 
   /** A sandbox that runs nothing: only a driver knows how to read what its sandboxes wrote. */
-  async #saveLeft(hold: WorkspaceHold, image: string, diskGb: number, isolation: 'vm' | 'container'): Promise<WorkspaceSaved> {
+  async #saveLeft(hold: WorkspaceHold, { name, digest }: WorkspaceVersion['image'], diskGb: number, isolation: 'vm' | 'container'): Promise<WorkspaceSaved> {
     const { vcpus, memoryMb } = this.#parts.defaultShape
-    const lease = await this.acquire({ image, isolation, vcpus, memoryMb, diskGb, persistent: false, workspace: hold })
+    const lease = await this.acquire({ image: name, imageDigest: digest, isolation, vcpus, memoryMb, diskGb, persistent: false, workspace: hold })
     try {
       const running = await lease.run({ script: 'exit 0', environment: {} }, async () => undefined)
       return await running.saveWorkspace({ final: true })
@@ -252,7 +283,7 @@ export class Host implements HostApi {
       isolation: sandbox.isolation,
       acquireMs: performance.now() - begin,
       warm,
-      run: (script, sink) => this.#run({ sandbox, shape, prepared, workspace, policy: spec.egress, resumes }, script, sink),
+      run: (script, sink) => this.#run({ sandbox, shape, prepared, workspace, policy: spec.egress, addresses: spec.addresses, resumes }, script, sink),
       release: () => this.#end(sandbox),
     }
   }
@@ -262,7 +293,9 @@ export class Host implements HostApi {
     const begin = performance.now()
     const { driver, pool } = wall
     const { base: _, ...rest } = asked
-    const spec = { ...rest, isolation: source.isolation === 'container' ? 'container' : 'vm' } as const
+    // A copy goes on with the version its original has, be there a newer one or not.
+    const imageDigest = asked.imageDigest ?? source.shape.imageDigest
+    const spec = { ...rest, ...(imageDigest === undefined ? {} : { imageDigest }), isolation: source.isolation === 'container' ? 'container' : 'vm' } as const
     if (spec.egress !== undefined) this.#parts.egress.check(spec.egress)
     if (driver.fork === undefined && workspace !== undefined) {
       // What it shares with its versions is shared with the copy, too.
@@ -279,6 +312,7 @@ export class Host implements HostApi {
       const taken =
         driver.fork === undefined ? await this.#takeFor(wall, shape, root, abort) : { sandbox: await driver.fork(source, root?.root.upperDisk), warm: false }
       if (withMemory) pool.adopt(taken.sandbox)
+      this.#holdImage(taken.sandbox)
       return { lease: await this.#lease(taken, { spec, shape, prepared: root, begin, resumes: withMemory }), withMemory }
     } catch (error) {
       await root?.release()
@@ -303,6 +337,24 @@ export class Host implements HostApi {
     return closed
   }
 
+  /** Until all that a sandbox had is free. */
+  #untilClosed(sandboxId: string, letGo: () => void) {
+    const { closed = Promise.resolve() } = this.#owned.get(sandboxId) ?? {}
+    closed.then(letGo)
+  }
+
+  /** The version of the image that a sandbox was made with stays as long as it does. */
+  #holdImage(sandbox: Sandbox) {
+    const { image: name, imageDigest } = sandbox.shape
+    const digest = imageDigest ?? this.#parts.images.find(name)?.image.digest
+    if (digest === undefined) return
+    const letGo = this.#parts.imageUses.hold({ name, digest })
+    sandbox.died.then(async () => {
+      await sandbox.destroy().catch(() => undefined)
+      letGo()
+    })
+  }
+
   /** Ends a sandbox. From now on it is none to keep for the next daemon, even if this one stops before the end has come. */
   #end(sandbox: Sandbox) {
     const owned = this.#owned.get(sandbox.id)
@@ -325,29 +377,34 @@ export class Host implements HostApi {
     }
   }
 
-  async #run({ sandbox, shape, prepared, workspace, policy, resumes }: Taken, script: ScriptSpec, sink: OutputSink): Promise<RunningSandbox> {
+  async #run({ sandbox, shape, prepared, workspace, policy, addresses, resumes }: Taken, script: ScriptSpec, sink: OutputSink): Promise<RunningSandbox> {
     const begin = performance.now()
     const wall = this.#wall(sandbox.isolation === 'container' ? 'container' : 'vm')
     const { driver } = wall
     try {
+      if (script.init) checkBoots(sandbox)
       await workspace?.begin()
       const around = this.#around(wall, sandbox, workspace)
       // What is in a copy already goes on as soon as it is attached.
       if (resumes && policy !== undefined) await around.egress.set(policy)
+      const leased = addresses === undefined ? undefined : this.#parts.lease(sandbox, addresses)
+      if (resumes) await leased
       const attached = sandbox.attach(shape, driver.rootAt === 'attach' && !resumes ? prepared?.root : undefined)
       const governed = policy === undefined || resumes ? undefined : around.egress.set(policy)
       // All to their end, whichever fails: what is still being attached could not be given back.
-      await Promise.allSettled([attached, prepared?.claimed, governed])
+      await Promise.allSettled([attached, prepared?.claimed, governed, leased])
       await attached
       await prepared?.claimed
       await governed
+      await leased
       if (resumes) return HostSandbox.resume(sandbox, { stdout: 0, stderr: 0 }, sink, around)
       return await HostSandbox.start(sandbox, script, sink, { attachMs: () => performance.now() - begin, ...around })
     } catch (error) {
       await workspace?.rest().catch(() => undefined)
       await sandbox.destroy()
-      // The workspace's own trouble has a code of its own.
-      if (error instanceof MagsError && (error.code === 'workspace_fenced' || error.code.startsWith('object_store'))) throw error
+      // The workspace's own trouble has a code of its own, and so has an image that cannot be booted.
+      if (error instanceof MagsError && (error.code === 'workspace_fenced' || error.code === 'not_available' || error.code.startsWith('object_store')))
+        throw error
       const words = error instanceof Error ? error.message : String(error)
       throw new MagsError('sandbox_failed', `the sandbox could not be made ready: ${words}`, { cause: error })
     }
@@ -355,9 +412,9 @@ export class Host implements HostApi {
 }
 
 /** Rejects what a copy cannot have otherwise than its original. */
-function forkShape(source: SandboxShape, { image, vcpus, memoryMb, diskGb }: SandboxSpec, withMemory: boolean): SandboxShape {
+function forkShape(source: SandboxShape, { image, imageDigest, vcpus, memoryMb, diskGb }: SandboxSpec, withMemory: boolean): SandboxShape {
   const fixed =
-    image !== source.image
+    image !== source.image || imageDigest !== source.imageDigest
       ? 'image'
       : !withMemory
         ? undefined
@@ -367,5 +424,5 @@ function forkShape(source: SandboxShape, { image, vcpus, memoryMb, diskGb }: San
             ? 'memory'
             : undefined
   if (fixed !== undefined) throw new MagsError('not_available', `a fork has the ${fixed} of the sandbox it is a copy of`)
-  return withMemory ? source : { image, vcpus, memoryMb, diskGb: Math.max(diskGb, source.diskGb) }
+  return withMemory ? source : { image, ...(imageDigest === undefined ? {} : { imageDigest }), vcpus, memoryMb, diskGb: Math.max(diskGb, source.diskGb) }
 }

@@ -1,16 +1,19 @@
 import { mkdir, rm } from 'node:fs/promises'
 import { availableParallelism, totalmem } from 'node:os'
 import { join } from 'node:path'
-import type { EgressPolicy, HostApi } from '@mags/protocol'
+import { type EgressPolicy, type HostApi, type LeasedAddresses, MagsError } from '@mags/protocol'
 import type { Logger } from 'pino'
 import { type CgroupTree, openCgroupTree } from './cgroups/cgroup-tree.ts'
 import { DialerClient } from './dialer/dialer-client.ts'
 import { openContainerDriver } from './drivers/container/open-container-driver.ts'
-import type { SandboxDriver, SandboxShape } from './drivers/driver.ts'
+import type { Sandbox, SandboxDriver, SandboxShape } from './drivers/driver.ts'
 import { openVmDriver } from './drivers/vm/vm-driver.ts'
 import { Egress } from './egress/egress.ts'
 import { Host, type Wall } from './host.ts'
+import { DefaultImage } from './images/default-image.ts'
 import { ImageCatalogue } from './images/image-catalogue.ts'
+import { ImageStore } from './images/image-store.ts'
+import { ImageUses } from './images/image-uses.ts'
 import { MachineImages } from './images/machine-images.ts'
 import { openHostLayer } from './layers/open-host-layer.ts'
 import { MounterClient } from './mounter/mounter-client.ts'
@@ -44,6 +47,17 @@ export interface HostConfig {
   /** Where versions of workspaces are stored. */
   readonly store: BlobStoreConfig
   readonly defaults: SandboxShape
+  /** What images are made of and with; absent: as the settings are by default, and without recipes. */
+  readonly images?: {
+    /** `defaults.image` is the operator's word; otherwise only what jobs get while nothing was chosen. */
+    readonly fixedDefault: boolean
+    /** Of all files of an image, and of what it is made of. */
+    readonly maxGb: number
+    /** Registries in private networks that may be asked, as `HOST:PORT`, or `http://HOST:PORT` for one without TLS. */
+    readonly registries: readonly string[]
+    /** `setup/steps/image.sh` of the installation. */
+    readonly script?: string
+  }
   readonly pool: { readonly minSize: number; readonly maxSize: number; readonly idleTtlMs: number }
   readonly dnsServers?: readonly string[]
   /** Private ranges that sandboxes may reach all the same. */
@@ -52,6 +66,8 @@ export interface HostConfig {
   readonly egressDeny?: readonly Ipv4Range[]
   /** The policy of jobs that name none; see `readEgressDefault`. */
   readonly egressDefault?: EgressPolicy | undefined
+  /** What sandboxes can have addresses out of; see `readAddressPrefixes`. */
+  readonly addressPrefixes?: readonly string[]
   readonly logger: Logger
 }
 
@@ -69,13 +85,12 @@ const largestDiskGb = 100
 const memoryShare = 0.9
 
 /** Opens everything this machine offers. Nothing runs until `settle`; what an earlier daemon left can be adopted before that. */
-export async function openHost(config: HostConfig): Promise<HostApi> {
+export async function openHost(given: HostConfig): Promise<HostApi> {
   await using undo = new AsyncDisposableStack()
-  const [, madeRunDir] = await Promise.all([mkdir(config.dataDir, { recursive: true, mode: 0o700 }), mkdir(config.runDir, { recursive: true, mode: 0o700 })])
+  const [, madeRunDir] = await Promise.all([mkdir(given.dataDir, { recursive: true, mode: 0o700 }), mkdir(given.runDir, { recursive: true, mode: 0o700 })])
   // One that was there may hold records of sandboxes that live on.
-  if (madeRunDir !== undefined) undo.defer(() => rm(config.runDir, { recursive: true, force: true }))
-  const images = await ImageCatalogue.open(join(config.systemDir, 'images'))
-  images.get(config.defaults.image)
+  if (madeRunDir !== undefined) undo.defer(() => rm(given.runDir, { recursive: true, force: true }))
+  const { images, defaultImage, config } = await openImages(given)
   const layerSocket = join(config.runDir, 'layers.sock')
   const mounter = await MounterClient.start({ binary: config.mounterBinary, logFile: join(config.runDir, 'mounter.log'), layerSocket })
   undo.defer(() => mounter.close())
@@ -93,6 +108,23 @@ export async function openHost(config: HostConfig): Promise<HostApi> {
   if ('missing' in vm && 'missing' in container) {
     throw new Error(`no kind of sandbox works on this machine; containers: ${container.missing}; VMs: ${vm.missing}; 'mags doctor' says more`)
   }
+  const imageUses = new ImageUses()
+  const imageSettings = config.images ?? defaultImageSettings
+  const machineImages = new MachineImages({
+    catalogue: images,
+    store: await ImageStore.open(join(config.systemDir, 'images'), config.instance),
+    uses: imageUses,
+    default: defaultImage,
+    defaultShape: { vcpus: config.defaults.vcpus, memoryMb: config.defaults.memoryMb, diskGb: config.defaults.diskGb },
+    walls: [container, vm].flatMap((open) => ('missing' in open ? [] : [open])),
+    openLayer: (dir) => openHostLayer(layerSocket, dir),
+    maxGb: imageSettings.maxGb,
+    registries: imageSettings.registries,
+    imageScript: imageSettings.script,
+    runDir: config.runDir,
+    dataDir: config.dataDir,
+    logger: config.logger,
+  })
   const chosen = preferVm ? vm : container
   if (!('missing' in chosen)) chosen.pool.stock(config.pool.minSize)
   const { store, workspaces } = await openStoredWorkspaces(config, mounter, layerSocket)
@@ -102,13 +134,14 @@ export async function openHost(config: HostConfig): Promise<HostApi> {
     walls: { vm, container },
     default: preferVm ? 'vm' : 'container',
     images,
-    machineImages: new MachineImages({ catalogue: images }),
+    machineImages,
+    imageUses,
     workspaces,
-    addressPrefixes: [],
+    addressPrefixes: config.addressPrefixes ?? [],
+    lease: (sandbox, addresses) => leaseTo(network, sandbox, addresses),
     egress,
     defaultShape: config.defaults,
     limits: { maxVcpus: availableParallelism(), maxMemoryMb: Math.floor((totalmem() / 2 ** 20) * memoryShare), maxDiskGb: largestDiskGb },
-    defaultImage: config.defaults.image,
     pool: config.pool,
     freeNetworkLeftovers: () => network.freeUnadopted(),
     release: async ({ keepNetwork }) => {
@@ -122,6 +155,18 @@ export async function openHost(config: HostConfig): Promise<HostApi> {
       await rm(config.runDir, { recursive: true, force: true })
     },
   })
+}
+
+const defaultImageSettings = { fixedDefault: false, maxGb: 20, registries: [], script: undefined }
+
+/** What there is, and with which version of which image sandboxes are kept warm. Rejects with MagsError 'bad_request' when the default is not there. */
+async function openImages(config: HostConfig) {
+  const { dataDir, systemDir, defaults } = config
+  const images = await ImageCatalogue.open(join(systemDir, 'images'))
+  const { fixedDefault: fixed } = config.images ?? defaultImageSettings
+  const defaultImage = await DefaultImage.open({ dataDir, configured: defaults.image, fixed }, (name) => images.find(name) !== undefined)
+  const { name, digest } = images.get(defaultImage.name)
+  return { images, defaultImage, config: { ...config, defaults: { ...defaults, image: name, imageDigest: digest } } }
 }
 
 async function openStoredWorkspaces(config: HostConfig, mounter: MounterClient, layerSocket: string) {
@@ -147,6 +192,11 @@ async function sweepDeadGroups(cgroups: CgroupTree, instance: string) {
   for (const other of await cgroups.children('/mags')) {
     if (/^[0-9a-f]{6}$/.test(other) && other !== instance && !(await linkExists(hostNames(other).link))) await cgroups.remove(`/mags/${other}`)
   }
+}
+
+async function leaseTo(network: SandboxNetwork, sandbox: Sandbox, addresses: LeasedAddresses) {
+  if (sandbox.network === undefined) throw new MagsError('not_available', 'this sandbox has no network, so it cannot have an address of its own')
+  await network.lease(sandbox.network, addresses)
 }
 
 const turnedOff = (only: string): Wall => ({ missing: `this server was started for ${only} isolation only (MAGS_ISOLATION)` })

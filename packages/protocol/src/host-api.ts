@@ -339,6 +339,8 @@ export interface ImageSource {
   readonly reference: string
   /** Of the manifest, the archive or the recipe: `sha256:…`. */
   readonly digest?: string
+  /** What a container of it would run (ENTRYPOINT and CMD); noted, never run by itself. */
+  readonly command?: readonly string[]
 }
 
 /** One version of an image. */
@@ -366,10 +368,18 @@ export interface ImageInfo {
 export type ImageOrigin =
   /** A name in `images/` of the installation; built by its own distribution's bootstrap. */
   | { readonly kind: 'recipe'; readonly recipe: string }
-  /** Such as `docker://docker.io/library/alpine:3.20` or `oci:/path:tag`, as skopeo(1) takes it. */
+  /** Such as `docker://docker.io/library/alpine:3.20`, or without `docker://`; of skopeo's transports only that one, for others name files of the server. */
   | { readonly kind: 'registry'; readonly reference: string }
   /** A tar file, plain or compressed: an OCI layout, what `docker save` writes, or a root file system. */
-  | { readonly kind: 'archive'; readonly reference: string; readonly content: AsyncIterable<Uint8Array>; readonly source?: ImageSource }
+  | {
+      readonly kind: 'archive'
+      readonly reference: string
+      readonly content: AsyncIterable<Uint8Array>
+      readonly source?: ImageSource
+      /** Of a root file system, which says nothing of them itself. */
+      readonly environment?: Readonly<Record<string, string>>
+      readonly workingDirectory?: string
+    }
 
 /** Images of this machine. */
 export interface HostImages {

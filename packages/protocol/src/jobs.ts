@@ -77,6 +77,7 @@ export const jobStatusAnswer = z.object({
   first_byte_duration_ms: milliseconds().describe('Until its first output was stored, or it ended without any.'),
   start_duration_ms: milliseconds().describe('The sum of the four before.'),
   script_duration_ms: milliseconds().describe('Start of the script until its end.'),
+  warm: z.boolean().nullable().describe('Whether a warm sandbox was there at once, or one was made for it; null until one was taken.'),
   created_at: z.string(),
   started_at: z.string().nullable(),
   completed_at: z.string().nullable(),

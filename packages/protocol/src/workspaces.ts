@@ -13,6 +13,7 @@ export const workspaceAnswer = z
     synced_at: z.string().nullable().describe('When all changes were last known to be in the object store.'),
     in_use_by: z.string().nullable().describe('Request id of the job that holds it.'),
     base_workspace_id: z.string().nullable().describe('What it was made from.'),
+    scope: z.string().nullable().describe('Only what lies below this folder is kept, for stateful jobs; null: the whole file system.'),
     image: z.string().describe('Jobs on it need this image.'),
     disk_gb: z.number(),
     unsaved_since: z.string().nullable().describe('When saving it began to fail; null while all is well. The changes are kept on the machine meanwhile.'),

@@ -9,6 +9,7 @@ export type { UploadManyOptions, UploadOptions, UploadSource } from './files/upl
 export type { Bytes } from './http/content.ts'
 export { fetchTransport, type Transport, type TransportRequest, type TransportResponse } from './http/transport.ts'
 export { wait } from './http/wait.ts'
+export type { BuildImageOptions, ImagesClient, ImageTaskEvent, ImportImageOptions } from './images/images-client.ts'
 export type { ExecEvent, ExecOptions } from './jobs/exec.ts'
 export type { FollowedRow, FollowOptions, JobEvent } from './jobs/follow-events.ts'
 export type { LogsOptions } from './jobs/logs.ts'
@@ -57,6 +58,15 @@ export type {
   WorkspaceVersionWire,
   WorkspaceWire,
 } from './wire/answers.ts'
+export type {
+  ImageListWire,
+  ImageSourceWire,
+  ImageTaskStartedWire,
+  ImageTaskWire,
+  ImageVersionWire,
+  ImageWire,
+  InspectedImageWire,
+} from './wire/image-answers.ts'
 export type {
   CancelJobWire,
   JobCreatedWire,

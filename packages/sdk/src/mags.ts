@@ -31,6 +31,7 @@ import { fetchHealth, fetchPoolStatus } from './host/pool.ts'
 import type { Bytes } from './http/content.ts'
 import { Requester } from './http/requester.ts'
 import { fetchTransport, type Transport } from './http/transport.ts'
+import { ImagesClient } from './images/images-client.ts'
 import { type ExecEvent, type ExecOptions, execCommand, execStream } from './jobs/exec.ts'
 import { type FollowedRow, type FollowOptions, followEvents, followLogs, type JobEvent } from './jobs/follow-events.ts'
 import { fetchLogs, type LogsOptions } from './jobs/logs.ts'
@@ -112,6 +113,8 @@ export class Mags {
   readonly templates: TemplatesClient
   /** Long-lived machines with a disk of their own. */
   readonly microvms: MicrovmsClient
+  /** What sandboxes begin with. */
+  readonly images: ImagesClient
   readonly #requester: Requester
 
   /** Throws TypeError when the address is not an http(s) URL. */
@@ -130,6 +133,7 @@ export class Mags {
     this.jobs = new JobsClient(this.#requester)
     this.templates = new TemplatesClient(this.#requester)
     this.microvms = new MicrovmsClient(this.#requester)
+    this.images = new ImagesClient(this.#requester)
   }
 
   /** Submits a script; resolves when the server has it on record. */

@@ -1,9 +1,11 @@
 import { mkdir } from 'node:fs/promises'
+import { hostname } from 'node:os'
 import { dirname, join } from 'node:path'
 import type { GatewayDirectory, HostApi } from '@mags/protocol'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import { Directory } from './access/directory.ts'
+import type { KeyDownloads } from './access/key-downloads.ts'
 import { LiveJobs } from './access/live-jobs.ts'
 import { readSecretKey } from './access/secret-key.ts'
 import { SshKeyStore } from './access/ssh-key-store.ts'
@@ -18,6 +20,12 @@ import { FileStore } from './files/store.ts'
 import { UploadedFiles } from './files/uploaded-files.ts'
 import { createMetrics } from './health/metrics.ts'
 import { buildApp } from './http/build-app.ts'
+import { removeContexts } from './images/build-from-context.ts'
+import { ImageTasks } from './images/image-tasks.ts'
+import { ImageUsers } from './images/image-users.ts'
+import { ImageTaskStore } from './images/store.ts'
+import { purgeLeases } from './ip-leases/store.ts'
+import { JobDefinitionStore } from './job-api/store.ts'
 import { Dispatcher } from './jobs/dispatcher.ts'
 import { IdempotencyStore } from './jobs/idempotency-store.ts'
 import { recoverJobs, stoppedWhileRunning } from './jobs/recover-jobs.ts'
@@ -25,9 +33,12 @@ import { memoryAvailable } from './jobs/sleep/memory-available.ts'
 import { SleepWatch } from './jobs/sleep/sleep-watch.ts'
 import { JobStore } from './jobs/store.ts'
 import { LogStore } from './logs/log-store.ts'
+import { MicrovmKeeper } from './microvms/microvm-keeper.ts'
+import { MicrovmStore } from './microvms/store.ts'
 import { type DatabaseConfig, openDatabase } from './state/database.ts'
 import { GroupCommit } from './state/group-commit.ts'
 import { timestamp } from './state/timestamp.ts'
+import { TemplateStore } from './templates/store.ts'
 import { TokenStore } from './tokens/store.ts'
 import { Tokens } from './tokens/tokens.ts'
 import { LeftSaver } from './workspaces/save-left.ts'
@@ -43,6 +54,12 @@ const dayMs = 24 * hourMs
 export interface ServerLimits {
   /** Jobs that may wait; over it a submit answers 503. Default 2,000. */
   readonly maxPendingJobs?: number
+  /** The same of one account; over it a submit answers 429. Default 0: no bound of its own. */
+  readonly maxPendingJobsPerAccount?: number
+  /** Jobs of one account with a sandbox that is awake; others wait. Jobs that run when it is lowered go on. Default 0: no bound. */
+  readonly maxRunningJobsPerAccount?: number
+  /** The longest that a job may run; one that is persistent may stay unless it asks for a time. Default 0: no bound. */
+  readonly maxJobSeconds?: number
   /** Bytes of a job's log file. Default 64 MiB. */
   readonly maxLogBytes?: number
   /** A request must have arrived whole within this. Default 30,000. */
@@ -86,6 +103,8 @@ export interface ServerDeps {
   readonly secretKeyFile?: string
   /** Share of the machine's memory that programs could still have, 0 to 1; default from /proc/meminfo. */
   readonly memoryAvailable?: () => Promise<number>
+  /** How often the private key of a microVM can be downloaded; default `always`. */
+  readonly vmKeyDownloads?: KeyDownloads
   readonly limits?: ServerLimits
   /** Wall clock in ms since 1970; default `Date.now`. Durations and timers never use it. */
   readonly clock?: () => number
@@ -144,20 +163,32 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
     ...{ store, host, logs, files, clock, logger, metrics, saving },
     stopGraceMs: limits.stopGraceMs ?? 2000,
     timeoutGraceMs: limits.timeoutGraceMs ?? 5000,
+    maxJobSeconds: limits.maxJobSeconds ?? 0,
   }
   const { appsUrl: givenUrl } = deps
   const appsUrl = typeof givenUrl === 'function' ? givenUrl : () => givenUrl
   const secretKey = await readSecretKey(deps.secretKeyFile ?? join(dirname(deps.logsDir), 'server.key'))
   const access = new AccessStore({ database, commits, secretKey, clock, portFirst: deps.ssh?.portFirst ?? 40_000 })
   const live = new LiveJobs(access, logger)
-  const dispatcher = new Dispatcher({ ...runDeps, maxPendingJobs: limits.maxPendingJobs ?? 2000, onTracked: (job, run) => live.add(job, run) })
+  const dispatcher = new Dispatcher({
+    ...runDeps,
+    maxPendingJobs: limits.maxPendingJobs ?? 2000,
+    maxPendingJobsPerAccount: limits.maxPendingJobsPerAccount ?? 0,
+    maxRunningJobsPerAccount: limits.maxRunningJobsPerAccount ?? 0,
+    onTracked: (job, run) => live.add(job, run),
+  })
   const aliasStore = new AliasStore(database, commits)
   const aliases = new KnownAliases(aliasStore)
   const crons = new CronStore(database, commits)
   const cronScheduler = new CronScheduler({ ...runDeps, crons, idempotency, workspaces, commits, dispatcher })
   metrics.watchJobs(() => ({ pending: dispatcher.pending, running: dispatcher.running, sleeping: dispatcher.sleeping }))
+  const taskStore = new ImageTaskStore(database, commits)
+  const imageTasks = new ImageTasks({ taskStore, logs, host, clock, logger })
+  const contextsDir = join(dirname(deps.logsDir), 'image-contexts')
   const sshKeys = new SshKeyStore(database, commits)
-  const directory = new Directory({ live, store, workspaces, access, sshKeys, tokens, aliases, appsUrl, now: () => timers.now() })
+  const microvms = new MicrovmStore(database, commits)
+  const keeper = new MicrovmKeeper({ ...runDeps, microvms, workspaces, commits, dispatcher, turns, timers })
+  const directory = new Directory({ live, store, workspaces, access, sshKeys, microvms, tokens, aliases, appsUrl, now: () => timers.now() })
   const sleepWatch = new SleepWatch({
     runs: () => dispatcher.runs,
     timers,
@@ -182,10 +213,21 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
     aliases,
     crons,
     cronScheduler,
+    definitions: new JobDefinitionStore(database),
+    templates: new TemplateStore(database),
+    microvms,
+    keeper,
+    timers,
+    keyDownloads: deps.vmKeyDownloads ?? 'always',
+    hostName: hostname(),
     tokens,
     access,
     live,
     sshKeys,
+    taskStore,
+    imageTasks,
+    imageUsers: new ImageUsers(database),
+    contextsDir,
     sshHost: deps.ssh?.host,
     sshPortFailure: deps.ssh?.portFailure ?? (async () => undefined),
     appsUrlNow: appsUrl,
@@ -209,16 +251,20 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
   undo.defer(() => dispatcher.close())
   undo.defer(() => sleepWatch.close())
   undo.defer(() => cronScheduler.close())
+  undo.defer(() => keeper.close())
   undo.defer(() => app.close())
+  undo.defer(() => imageTasks.close())
   undo.defer(() => shutdown.abort())
   const purge = () =>
     void idempotency.purge(timestamp(clock() - dayMs)).catch((error: unknown) => logger.warn({ err: error }, 'old Idempotency-Keys could not be deleted'))
+  const purgeAddresses = () => purgeLeases(commits, { now: timestamp(clock()), before: timestamp(clock() - hourMs) })
   const sweepFiles = () =>
     void keepCronFiles(crons, files)
       .then(() => files.sweep())
       .catch((error: unknown) => logger.warn({ err: error }, 'old uploaded files could not be deleted'))
   const purging = setInterval(() => {
     purge()
+    purgeAddresses().catch((error: unknown) => logger.warn({ err: error }, 'released addresses could not be forgotten'))
     sweepFiles()
     tend()
   }, hourMs)
@@ -229,7 +275,9 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
   let draining: Promise<void> | undefined
   const drain = () => {
     // What is due meanwhile is left to the next start.
-    draining ??= Promise.all([dispatcher.drain(limits.drainGraceMs ?? 10_000, stoppedWhileRunning), cronScheduler.close()]).then(() => undefined)
+    draining ??= Promise.all([dispatcher.drain(limits.drainGraceMs ?? 10_000, stoppedWhileRunning), cronScheduler.close(), keeper.close()]).then(
+      () => undefined,
+    )
     return draining
   }
   let closed: Promise<void> | undefined
@@ -244,10 +292,14 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
     start: async () => {
       await workspaces.releaseStale()
       await access.purge()
-      const ended = await recoverJobs({ store, host, logs, dispatcher, clock, logger })
+      await removeContexts(contextsDir)
+      await imageTasks.recover()
+      await purgeAddresses()
+      const ended = await recoverJobs({ store, host, logs, workspaces, dispatcher, clock, logger })
       dispatcher.start()
       sleepWatch.start()
       cronScheduler.start()
+      await keeper.start()
       // In the background: an object store that does not answer must not keep jobs from running.
       tend(ended)
       sweepFiles()

@@ -9,6 +9,8 @@ import { blockBytes, maxOctal, writeHeader } from './tar-header.ts'
 export interface PackOptions {
   /** Hears of what is not packed: sockets, devices, pipes. */
   readonly onSkip?: (path: string) => void
+  /** What is left out; below a folder that is, only what is excepted again. */
+  readonly ignore?: { ignores(path: string): boolean; readonly hasExceptions: boolean }
 }
 
 const partBytes = 256 * 1024
@@ -30,8 +32,10 @@ async function* packEntries(root: string, folder: string, options: PackOptions):
     const path = folder === '' ? name : `${folder}/${name}`
     const place = pathBytes(`${root}/${path}`)
     const stats = await lstat(place)
+    const ignored = options.ignore?.ignores(path) === true
+    if (ignored && !(stats.isDirectory() && options.ignore?.hasExceptions)) continue
     if (stats.isDirectory()) {
-      yield* headers('5', { ...attributes(stats), path: `${path}/`, target: '', sizeBytes: 0 })
+      if (!ignored) yield* headers('5', { ...attributes(stats), path: `${path}/`, target: '', sizeBytes: 0 })
       yield* packEntries(root, path, options)
     } else if (stats.isSymbolicLink()) {
       const target = binaryPath(await readlink(place, { encoding: 'buffer' }))

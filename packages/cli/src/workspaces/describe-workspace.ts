@@ -1,6 +1,6 @@
 import type { WorkspaceVersionWire, WorkspaceWire } from '@mags/sdk'
+import { describe } from '../terminal/describe.ts'
 import { formatBytes } from '../terminal/format-bytes.ts'
-import { printable } from '../terminal/output.ts'
 import { table } from '../terminal/table.ts'
 
 export function workspaceTable(workspaces: readonly WorkspaceWire[]): string {
@@ -29,13 +29,14 @@ export function describeWorkspace(workspace: WorkspaceWire): string {
     ['disk', `${workspace.disk_gb} GB`],
     ['image', workspace.image],
     ['base', workspace.base_workspace_id],
+    ['keeps', workspace.scope ?? null],
     ['in use by', workspace.in_use_by],
     ['saved', savedWords(workspace)],
     ['save error', workspace.save_error],
     ['created', workspace.created_at],
     ['updated', workspace.updated_at],
   ]
-  return rows.flatMap(([name, value]) => (value === null ? [] : [`${`${name}:`.padEnd(12)}${printable(value)}\n`])).join('')
+  return describe(rows)
 }
 
 function savedWords({ unsaved_since: unsavedSince, synced_at: syncedAt }: WorkspaceWire): string {

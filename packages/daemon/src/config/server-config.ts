@@ -1,7 +1,15 @@
 import { createHash } from 'node:crypto'
 import { mkdirSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { type BlobStoreConfig, describeUnsupportedRuntime, type OciRuntime, readBlobStoreConfig, readEgressDefault, readEgressDeny } from '@mags/host'
+import {
+  type BlobStoreConfig,
+  describeUnsupportedRuntime,
+  type OciRuntime,
+  readAddressPrefixes,
+  readBlobStoreConfig,
+  readEgressDefault,
+  readEgressDeny,
+} from '@mags/host'
 import { MagsError } from '@mags/protocol'
 import { type GatewayConfig, readGatewayConfig } from './gateway-config.ts'
 import { type Environment, list, oneOf, wholeNumber } from './settings.ts'
@@ -27,13 +35,20 @@ export interface ServerConfig {
   /** How often a running sandbox's workspace is saved when it has changed, and how long the end of a job waits for an object store that does not answer. */
   readonly workspaces: { readonly syncEveryMs: number; readonly saveWaitMs: number }
   readonly defaults: { readonly image: string; readonly vcpus: number; readonly memoryMb: number; readonly diskGb: number }
+  /** How images are made, and whether the default one is the operator's word. */
+  readonly images: { readonly fixedDefault: boolean; readonly maxGb: number; readonly registries: readonly string[] }
   readonly pool: { readonly minSize: number; readonly maxSize: number; readonly idleTtlMs: number }
   readonly gateway: GatewayConfig
   /** When persistent jobs that nobody uses sleep, how often that is looked at, and when sleeping ones give their memory back. */
   readonly sleep: { readonly afterMs: number; readonly checkMs: number; readonly releaseAfterMs: number }
+  /** What one account may have at once, and how long a job may run; 0: no bound. */
+  readonly jobs: { readonly maxRunningPerAccount: number; readonly maxPendingPerAccount: number; readonly maxSeconds: number }
+  /** How often the private key that was made for a microVM can be downloaded. */
+  readonly vmKeyDownloads: 'always' | 'once'
   readonly dnsServers: readonly string[]
   readonly egressAllow: readonly string[]
   readonly egressDeny: ReturnType<typeof readEgressDeny>
+  readonly addressPrefixes: readonly string[]
   readonly egressDefault: ReturnType<typeof readEgressDefault>
   readonly logLevel: string
 }
@@ -70,10 +85,15 @@ export function readServerConfig(options: ServerOptions, environment: Environmen
       saveWaitMs: wholeNumber(environment, 'MAGS_SAVE_WAIT_SECONDS', 120, 1, 86_400) * 1000,
     },
     defaults: {
-      image: environment.MAGS_DEFAULT_IMAGE ?? 'debian-12',
+      image: environment.MAGS_DEFAULT_IMAGE || 'debian-12',
       vcpus: wholeNumber(environment, 'MAGS_DEFAULT_VCPUS', 1, 1, 64),
       memoryMb: wholeNumber(environment, 'MAGS_DEFAULT_MEMORY_MB', 512, 128, 1 << 20),
       diskGb: wholeNumber(environment, 'MAGS_DEFAULT_DISK_GB', 2, 1, 1024),
+    },
+    images: {
+      fixedDefault: Boolean(environment.MAGS_DEFAULT_IMAGE),
+      maxGb: wholeNumber(environment, 'MAGS_IMAGE_MAX_GB', 20, 1, 10_000),
+      registries: list(environment.MAGS_IMAGE_REGISTRIES),
     },
     pool: {
       minSize: wholeNumber(environment, 'MAGS_POOL_MIN', 3, 0, 10_000),
@@ -86,10 +106,17 @@ export function readServerConfig(options: ServerOptions, environment: Environmen
       checkMs: wholeNumber(environment, 'MAGS_SLEEP_CHECK_SECONDS', 60, 1, 3600) * 1000,
       releaseAfterMs: wholeNumber(environment, 'MAGS_RELEASE_SECONDS', 3600, 1, 365 * 86_400) * 1000,
     },
+    jobs: {
+      maxRunningPerAccount: wholeNumber(environment, 'MAGS_ACCOUNT_MAX_RUNNING', 0, 0, 1_000_000),
+      maxPendingPerAccount: wholeNumber(environment, 'MAGS_ACCOUNT_MAX_PENDING', 0, 0, 1_000_000),
+      maxSeconds: wholeNumber(environment, 'MAGS_MAX_JOB_SECONDS', 0, 0, 365 * 86_400),
+    },
+    vmKeyDownloads: oneOf(environment, 'MAGS_VM_KEY_DOWNLOADS', ['always', 'once']),
     dnsServers: list(environment.MAGS_DNS_SERVERS),
     egressAllow: list(environment.MAGS_EGRESS_ALLOW),
     egressDeny: readEgressDeny(environment.MAGS_EGRESS_DENY),
     egressDefault: readEgressDefault(environment.MAGS_EGRESS_DEFAULT),
+    addressPrefixes: readAddressPrefixes(environment.MAGS_IP_PREFIXES),
     logLevel: oneOf(environment, 'MAGS_LOG_LEVEL', ['info', 'trace', 'debug', 'warn', 'error', 'silent']),
   }
 }

@@ -47,7 +47,8 @@ export function checkNetwork(config: ServerConfig): Check {
       const runDir = `/run/mags/${instance}`
       await mkdir(runDir, { recursive: true, mode: 0o700 })
       undo.defer(() => rm(runDir, { recursive: true, force: true }))
-      const network = await openNetwork({ ...config, instance, runDir, logger: pino({ level: 'silent' }) })
+      // Its routes for leased addresses are the running daemon's.
+      const network = await openNetwork({ ...config, addressPrefixes: [], instance, runDir, logger: pino({ level: 'silent' }) })
       undo.defer(() => network.close({ keep: false }))
       const source = await packageSource(config)
       const port = source.port || (source.protocol === 'https:' ? '443' : '80')

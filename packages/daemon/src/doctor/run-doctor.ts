@@ -2,6 +2,7 @@ import process from 'node:process'
 import { readServerConfig, type ServerConfig } from '../config/server-config.ts'
 import { takeInstanceLock } from '../start/instance-lock.ts'
 import { enterPrivateMounts } from '../start/private-mounts.ts'
+import { checkAddresses } from './check-addresses.ts'
 import { checkCgroups } from './check-cgroups.ts'
 import { checkContainers } from './check-containers.ts'
 import { checkDisk } from './check-disk.ts'
@@ -43,6 +44,7 @@ async function examineMachine(config: ServerConfig, json: boolean): Promise<numb
     checkContainers(config),
     checkVms(config),
     checkNetwork(config),
+    checkAddresses(config),
   ]
   const findings = []
   for (const check of checks) {

@@ -304,7 +304,7 @@ describe('hostile frames', () => {
     'an end elsewhere': (exec) => [agentFrames.eof(exec.channel, 1, 7)],
     'two exits': (exec) => [agentFrames.exit(exec.channel), agentFrames.exit(exec.channel)],
     'opened twice': (exec) => [agentFrames.opened(exec.channel), agentFrames.opened(exec.channel)],
-    'an exit of an unknown kind': (exec) => [agentFrames.exit(exec.channel, 0, 3)],
+    'an exit of an unknown kind': (exec) => [agentFrames.exit(exec.channel, 0, 5)],
     'a short exit': (exec) => [agentFrame(frameType.exit, 0, exec.channel, (w) => w.u8(0))],
     'a long exit': (exec) => [agentFrame(frameType.exit, 0, exec.channel, (w) => w.u8(0).u32(0).u64(0).u64(0).u64(0).string('').u8(0))],
     'stdin acknowledged that was never sent': (exec) => [agentFrames.ack(exec.channel, 1)],

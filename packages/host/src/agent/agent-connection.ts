@@ -35,6 +35,7 @@ const parkedLimitBytes = 8 << 20
  */
 export class StreamAgentConnection implements AgentConnection {
   readonly liveChannels: readonly AgentLiveChannel[]
+  readonly boots: boolean
   readonly closed: Promise<Error | undefined>
 
   readonly #stream: Duplex
@@ -55,6 +56,7 @@ export class StreamAgentConnection implements AgentConnection {
   /** Takes the stream over from the handshake; `rest` is what came after the HELLO. */
   constructor(stream: Duplex, hello: Hello, rest: Buffer) {
     this.#stream = stream
+    this.boots = hello.boots
     this.closed = this.#closing.promise
     this.#sender = new FrameSender(stream)
     this.#requests = new AgentRequests((frame) => this.#sender.send(frame))
@@ -154,11 +156,14 @@ export class StreamAgentConnection implements AgentConnection {
     return this.#requests.call({ op: requestOp.identity, what: 'set the identity', write: (writer) => writeIdentity(writer, identity), decode: nothing })
   }
 
-  attachDisk(serial: string, fileSystemUuid: string): Promise<void> {
+  attachDisk(serial: string, fileSystemUuid: string, scope?: string): Promise<void> {
     return this.#requests.call({
       op: requestOp.attach,
       what: `attach disk ${serial}`,
-      write: (writer) => writer.string(serial).bytes(uuidBytes(fileSystemUuid)),
+      write: (writer) => {
+        writer.string(serial).bytes(uuidBytes(fileSystemUuid))
+        if (scope !== undefined) writer.string(scope)
+      },
       decode: nothing,
     })
   }

@@ -8,6 +8,8 @@ export interface AgentExecRequest {
   /** Written to /run/mags/script-<channel> and appended to argv. */
   readonly script?: string | Uint8Array
   readonly pty?: { readonly rows: number; readonly cols: number }
+  /** It becomes the first process of a process namespace, with mounts of its own, in which everything started later is born while it lives; its terminal is the console. Only when the agent `boots`. */
+  readonly init?: true
   /** Keep standard input open for `writeStdin`; otherwise it is /dev/null. */
   readonly stdin?: boolean
   /** Most bytes of each output stream not yet acknowledged; default 256 KiB. */
@@ -22,8 +24,9 @@ export type AgentStream = 'stdout' | 'stderr'
 export type AgentOutput = (stream: AgentStream, offset: number, bytes: Buffer) => Promise<undefined | 'discard'> | undefined
 
 export interface AgentExit {
-  readonly kind: 'exited' | 'signalled' | 'not-started'
-  /** Exit code, signal number or errno, after `kind`. */
+  /** The last two: of an `init`, which called reboot(2). */
+  readonly kind: 'exited' | 'signalled' | 'not-started' | 'rebooted' | 'powered-off'
+  /** Exit code, signal number or errno, after `kind`; of an `init` that meant to end, the signal that the kernel ended it by. */
   readonly code: number
   readonly userCpuMs: number
   readonly systemCpuMs: number
@@ -121,13 +124,16 @@ export interface AgentConnection {
   /** Takes over a channel that outlived the last connection; output continues at the given offsets. */
   resumeExec(channel: number, safe: { stdout: number; stderr: number }, output: AgentOutput): AgentExec
   readonly liveChannels: readonly AgentLiveChannel[]
+  /** Whether it takes `init`; those in containers and of earlier releases do not. */
+  readonly boots?: boolean
   /** TCP to a port inside the sandbox. Rejects with the errno's words when nothing listens. */
   dial(port: number): Promise<Duplex>
   /** A new layer worker on what the sandbox has changed (vm); see docs/layer-protocol.md. */
   dialLayerWorker(): Promise<Duplex>
   ping(timeoutMs?: number): Promise<void>
   identity(identity: AgentIdentity): Promise<void>
-  attachDisk(serial: string, fileSystemUuid: string): Promise<void>
+  /** With `scope`, the name of a folder at the top, that is all of the disk's layer that stays; it is made when neither the layer nor the image has it. */
+  attachDisk(serial: string, fileSystemUuid: string, scope?: string): Promise<void>
   detachDisk(): Promise<void>
   freezeDisk(): Promise<void>
   thawDisk(): Promise<void>

@@ -1,6 +1,6 @@
 import { AgentProtocolError } from './agent-protocol-error.ts'
 import type { AgentExit, AgentFileEntry, AgentStats } from './connection.ts'
-import { channelLimit, nonceBytes, protocolVersion, windowMax } from './frame-constants.ts'
+import { channelLimit, feature, nonceBytes, protocolVersion, windowMax } from './frame-constants.ts'
 import { PayloadReader } from './payload-reader.ts'
 
 /** Each payload the agent sends, checked. All throw AgentProtocolError. */
@@ -27,6 +27,8 @@ export interface Hello {
   readonly nonce: Buffer
   readonly mode: 'container' | 'vm'
   readonly channels: readonly HelloChannel[]
+  /** It can start an image's init. */
+  readonly boots: boolean
 }
 
 /** Numbers over this were never ours: a connection counts up from 1. */
@@ -53,8 +55,10 @@ export function decodeHello(payload: Buffer): Hello {
     const pid = reader.u32()
     channels.push({ channel, kind, exited, pid, received: reader.count(), stdout: helloStream(reader), stderr: helloStream(reader) })
   }
+  // Agents of earlier releases, in sandboxes that outlived them, end here.
+  const features = reader.left > 0 ? reader.u32() : 0
   reader.end()
-  return { version, nonce, mode, channels }
+  return { version, nonce, mode, channels, boots: (features & feature.init) !== 0 }
 }
 
 function helloStream(reader: PayloadReader): HelloStream {
@@ -66,7 +70,7 @@ function helloStream(reader: PayloadReader): HelloStream {
 
 export function decodeExit(payload: Buffer): AgentExit {
   const reader = new PayloadReader(payload)
-  const kind = choice(reader.u8(), ['exited', 'signalled', 'not-started'] as const)
+  const kind = choice(reader.u8(), ['exited', 'signalled', 'not-started', 'rebooted', 'powered-off'] as const)
   const code = reader.i32()
   const userCpuMs = reader.count() / 1000
   const systemCpuMs = reader.count() / 1000

@@ -33,7 +33,7 @@ export function encodeExec(channel: number, request: AgentExecRequest): Buffer {
   const environment = Object.entries(request.env).map(([name, value]) => `${name}=${value}`)
   checkStrings(request.argv, environment, request.cwd ?? '')
   const script = typeof request.script === 'string' ? Buffer.from(request.script) : request.script
-  const flags = (request.pty ? execFlag.pty : 0) | (request.stdin ? execFlag.stdin : 0) | (script ? execFlag.script : 0)
+  const flags = (request.pty ? execFlag.pty : 0) | (request.stdin ? execFlag.stdin : 0) | (script ? execFlag.script : 0) | (request.init ? execFlag.init : 0)
   const writer = new PayloadWriter(512 + (script?.length ?? 0))
     .u32(flags)
     .u32(clampWindow(request.windowBytes))

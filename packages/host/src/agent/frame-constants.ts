@@ -58,4 +58,6 @@ export const keepMode = 0xffff_ffff
 /** A dial to this one starts a layer worker. */
 export const layerWorkerPort = 0
 
-export const execFlag = { pty: 1, stdin: 2, script: 4 } as const
+export const execFlag = { pty: 1, stdin: 2, script: 4, init: 8 } as const
+/** Bits of what an agent can do beyond the first of its version. */
+export const feature = { init: 1 } as const

@@ -37,6 +37,7 @@ const sent: Record<string, () => Buffer> = {
       ],
       script: Buffer.from('#!/bin/sh\necho \x00\xff\n', 'latin1'),
     }),
+  'host.exec-init': () => encode.encodeExec(19, { argv: ['/sbin/init'], env: { container: 'mags' }, init: true, pty: { rows: 24, cols: 160 } }),
   'host.dial': () => encode.encodeDial(9, 8080, 65_536),
   'host.file-stat': () => encode.encodeFile(14, { op: 'stat', path: '/etc/hosts' }),
   'host.file-list': () => encode.encodeFile(15, { op: 'list', path: '/etc', most: 10_000 }),
@@ -69,6 +70,8 @@ const sent: Record<string, () => Buffer> = {
       }),
     ),
   'host.identity-nothing': () => encode.encodeRequest(3, requestOp.identity, (w) => writeIdentity(w, {})),
+  'host.attach-scope': () =>
+    encode.encodeRequest(4, requestOp.attach, (w) => w.string('ws').bytes(uuidBytes('f0f1f2f3-f4f5-f6f7-f8f9-fafbfcfdfeff')).string('workspace')),
   'host.attach': () => encode.encodeRequest(4, requestOp.attach, (w) => w.string('ws').bytes(uuidBytes('f0f1f2f3-f4f5-f6f7-f8f9-fafbfcfdfeff'))),
   'host.detach': () => encode.encodeRequest(5, requestOp.detach, () => undefined),
   'host.freeze': () => encode.encodeRequest(6, requestOp.freeze, () => undefined),
@@ -94,7 +97,7 @@ function entries(bytes: Buffer): AgentFileEntry[] {
 }
 
 const received: Record<string, [(payload: Buffer) => unknown, unknown]> = {
-  'agent.hello-empty': [decodeHello, { version: 1, nonce, mode: 'container', channels: [] }],
+  'agent.hello-empty': [decodeHello, { version: 1, nonce, mode: 'container', channels: [], boots: false }],
   'agent.hello': [
     decodeHello,
     {
@@ -121,6 +124,7 @@ const received: Record<string, [(payload: Buffer) => unknown, unknown]> = {
           stderr: { sent: 0, acked: 0, eof: true },
         },
       ],
+      boots: true,
     },
   ],
   'agent.hello-files': [
@@ -140,6 +144,7 @@ const received: Record<string, [(payload: Buffer) => unknown, unknown]> = {
           stderr: { sent: 0, acked: 0, eof: true },
         },
       ],
+      boots: false,
     },
   ],
   'agent.opened': [decodeOpened, 42],
@@ -165,6 +170,8 @@ const received: Record<string, [(payload: Buffer) => unknown, unknown]> = {
     decodeExit,
     { kind: 'not-started', code: 2, userCpuMs: 0, systemCpuMs: 0, maxRssKb: 0, message: 'nosuch: No such file or directory' },
   ],
+  'agent.exit-rebooted': [decodeExit, { kind: 'rebooted', code: 1, userCpuMs: 1500, systemCpuMs: 2500, maxRssKb: 12_288, message: '' }],
+  'agent.exit-powered-off': [decodeExit, { kind: 'powered-off', code: 2, userCpuMs: 1500, systemCpuMs: 2500, maxRssKb: 12_288, message: '' }],
   'agent.reply-ping': [reply((result) => result.rest().toString()), 'ping'],
   'agent.reply-error': [(payload) => decodeReply(payload).errno, 2],
   'agent.reply-stats': [
@@ -180,6 +187,13 @@ const received: Record<string, [(payload: Buffer) => unknown, unknown]> = {
 }
 
 describe('vectors of the agent protocol', () => {
+  it('are read without the features that agents of earlier releases do not tell', () => {
+    const frame = Buffer.from(vectors.get('agent.hello') ?? '', 'hex')
+    const hello = decodeHello(frame.subarray(12, -4))
+    expect(hello.channels).toHaveLength(2)
+    expect(hello.boots).toBe(false)
+  })
+
   it('are all known here', () => {
     const known = [...Object.keys(sent), ...Object.keys(received), 'agent.marker']
     expect([...vectors.keys()].filter((name) => !known.includes(name))).toEqual([])

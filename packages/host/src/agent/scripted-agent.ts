@@ -21,7 +21,7 @@ export function agentFrame(type: number, stream: number, channel: number, write:
 }
 
 export const agentFrames = {
-  hello: (nonce: Uint8Array, channels: readonly HelloChannel[] = []) =>
+  hello: (nonce: Uint8Array, channels: readonly HelloChannel[] = [], features?: number) =>
     agentFrame(frameType.hello, 0, 0, (writer) => {
       writer.u32(protocolVersion).bytes(nonce).u8(0).u32(channels.length)
       for (const found of channels) {
@@ -39,6 +39,7 @@ export const agentFrames = {
             .u64(stream.acked)
             .u8(stream.eof ? 1 : 0)
       }
+      if (features !== undefined) writer.u32(features)
     }),
   opened: (channel: number, pid = 42) => agentFrame(frameType.opened, 0, channel, (writer) => writer.u32(pid)),
   data: (channel: number, stream: number, offset: number, bytes: Uint8Array | string) =>
@@ -113,10 +114,11 @@ export class ScriptedAgent {
 export async function connectScripted(
   channels: readonly HelloChannel[] = [],
   after: Buffer = Buffer.alloc(0),
+  features?: number,
 ): Promise<{ connection: AgentConnection; agent: ScriptedAgent }> {
   const [ours, theirs] = duplexPair()
   const agent = new ScriptedAgent(theirs)
   const connecting = connectAgent(ours, { timeoutMs: 5_000 })
-  agent.send(Buffer.from('left over'), marker, agentFrames.hello(await agent.nonce, channels), after)
+  agent.send(Buffer.from('left over'), marker, agentFrames.hello(await agent.nonce, channels, features), after)
   return { connection: await connecting, agent }
 }

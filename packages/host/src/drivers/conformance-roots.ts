@@ -162,6 +162,58 @@ export function describeRootConformance(name: string, setUp: () => Promise<Confo
       expect((await runOver({ lowerDisks: [], upperDisk }, 'cat /root/after')).stdout).toBe('still here\n')
     })
 
+    it('begins with one folder of an upper disk, when that is all that counts', async () => {
+      const root = { lowerDisks: [], upperDisk: await newDisk(), scope: 'workspace' }
+      const first = await runOver(
+        root,
+        `stat -c '%a %u:%g %F' /workspace; echo a >/workspace/a; mkdir -m 1770 /workspace/d; echo b >/root/b; ln /workspace/a /root/linked; rm /etc/issue; echo new >/etc/new; mkdir /new; touch /new/file
+        chattr +i /new/file /etc/new 2>/dev/null; chmod 700 /`,
+      )
+      expect([first.stdout, first.stderr]).toEqual(['755 0:0 directory\n', ''])
+      const again = `stat -c %a /; find /workspace -printf '%p %m %n\n' | sort; ls /root/b /etc/new /new /root/linked 2>/dev/null; ls /etc/issue`
+      expect((await runOver(root, again)).stdout).toBe('755\n/workspace 755 3\n/workspace/a 644 1\n/workspace/d 1770 2\n/etc/issue\n')
+      // What was deleted stays deleted, and the folder is there all the same.
+      await runOver(root, 'rm -r /workspace/a /workspace/d; chown 5:6 /workspace')
+      expect((await runOver(root, "stat -c '%a %u:%g' /workspace; ls /workspace; rmdir /workspace; ln -s /etc /workspace")).stdout).toBe('755 5:6\n')
+      expect((await runOver(root, "stat -c '%a %u:%g %F' /workspace; ls -A /workspace")).stdout).toBe('755 0:0 directory\n')
+      // One that the image has is as the image has it, less what was deleted of it.
+      const srv = { lowerDisks: [], upperDisk: await newDisk(), scope: 'home' }
+      expect((await runOver(srv, 'chmod 700 /home; touch /home/kept /root/b; ls /home')).stdout).toBe('kept\n')
+      expect((await runOver(srv, 'stat -c %a /home; ls /home /root/b 2>/dev/null')).stdout).toBe('700\n/home:\nkept\n')
+    })
+
+    it('looks at one folder of a layer only, whatever else was written', async () => {
+      const root = { lowerDisks: [], upperDisk: await newDisk(), scope: 'workspace' }
+      const sandbox = await rooted(root)
+      try {
+        const { exit } = await finish(sandbox, sh('mkdir /root/many; cd /root/many; seq 2000 | xargs touch; touch /workspace/a'))
+        expect(exit.code).toBe(0)
+        const session = await sandbox.openLayer('workspace')
+        const walked: string[] = []
+        for await (const entries of session.walk()) walked.push(...entries.map(({ path }) => path.toString()))
+        expect(walked).toEqual(['', 'workspace', 'workspace/a'])
+        await finish(sandbox, sh('touch /root/more /workspace/b; rm /workspace/a'))
+        const changed: string[] = []
+        for await (const changes of session.changes())
+          changed.push(...changes.map((change) => ('removed' in change ? `-${change.removed}` : `+${change.present.path}`)))
+        expect(changed.filter((path) => path !== '+')).toEqual(['+workspace', '-workspace/a', '+workspace/b'])
+        session.close()
+        await sandbox.halt()
+      } finally {
+        await sandbox.destroy()
+      }
+      expect((await runOver(root, 'ls /workspace /root/many 2>/dev/null')).stdout).toBe('/workspace:\nb\n')
+    })
+
+    it('begins with one folder of a disk that is full of other things', async () => {
+      const root = { lowerDisks: [], upperDisk: await newDisk(1 / 16), scope: 'workspace' }
+      const { stderr } = await runOver(root, 'echo kept >/workspace/kept; head -c 200000000 /dev/zero >/root/full')
+      expect(stderr).toMatch(/no space left/i)
+      expect((await runOver(root, 'cat /workspace/kept; echo more >/workspace/more; ls /root/full 2>/dev/null; cat /workspace/more')).stdout).toBe(
+        'kept\nmore\n',
+      )
+    })
+
     it('after halt nothing runs, and the layer has all that was written', async () => {
       const sandbox = await rooted({ lowerDisks: [], upperDisk: await newDisk() })
       let died = false

@@ -7,6 +7,8 @@ import type { NetworkSlot } from '../network/sandbox-network.ts'
 /** The size of a machine; warm sandboxes are kept per size and image. */
 export interface SandboxShape {
   readonly image: string
+  /** Version of the image; the newest when absent, as in records of before there were several. */
+  readonly imageDigest?: string
   readonly vcpus: number
   readonly memoryMb: number
   readonly diskGb: number
@@ -18,6 +20,8 @@ export interface SandboxRoot {
   readonly lowerDisks: readonly string[]
   /** Disk of the upper layer, ours alone; absent: the sandbox's own scratch disk. */
   readonly upperDisk?: string
+  /** Name of a folder at the top: all that stays of what the upper disk has. It is made when nothing of the root has it. */
+  readonly scope?: string
 }
 
 /** How and why a sandbox ended, for the job's system log. */
@@ -52,6 +56,10 @@ export interface SandboxDriver {
   fork?(sandbox: Sandbox, disk?: string): Promise<Sandbox>
   /** Writes the disk of its upper layer, as it is at one moment, to a file: good as an `upperDisk` of the same image and without lower disks. Absent for a kind that copies memory. Rejects with MagsError 'not_available'. */
   copyUpper?(sandbox: Sandbox, file?: string): Promise<string>
+  /** Makes ahead of time, and slowly, what sandboxes of this shape need that is made once; absent where there is nothing of the kind. */
+  prepare?(shape: SandboxShape): Promise<void>
+  /** Removes what was made of a version of an image that is gone. */
+  forgetImage?(digest: string): Promise<void>
   /** Frees whatever an earlier daemon left, except the sandboxes adopted. */
   sweep(): Promise<void>
   /** Ends the driver's own resident helpers. Sandboxes must be destroyed or detached before. */
@@ -77,8 +85,8 @@ export interface Sandbox {
   readonly agent: AgentConnection
   /** Makes it ready for a job of this shape: what `warmShape` folded away is applied, and what must be fresh (clock, randomness) is renewed. Once. */
   attach(shape: SandboxShape, root?: SandboxRoot): Promise<void>
-  /** A worker on the upper layer of its root. Works between `quiesce` and `resume`, and after `halt`. */
-  openLayer(): Promise<LayerSession>
+  /** A worker on the upper layer of its root. Works between `quiesce` and `resume`, and after `halt`. With `scope` it looks at the folder of that name at the top only. */
+  openLayer(scope?: string): Promise<LayerSession>
   /** Grows whenever anything inside runs, so that one that stood still needs no second look at its layer. Undefined where that cannot be told. */
   activity(): Promise<bigint | undefined>
   /** Nothing inside can change its root until `resume`; programs that try are held. */

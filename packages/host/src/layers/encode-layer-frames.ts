@@ -24,13 +24,16 @@ export function encodeBare(type: number): Buffer {
   return frame(type, 0)
 }
 
-/** `folder` is the absolute path of what holds `u`; empty in a guest. */
-export function encodeOpen(folder: string): Buffer {
+/** `folder` is the absolute path of what holds `u`; empty in a guest. `only`: the one name at the top that is looked at. */
+export function encodeOpen(folder: string, only?: string): Buffer {
   const path = Buffer.from(folder)
+  const name = only === undefined ? undefined : Buffer.from(only)
+  if (name !== undefined && (!isLayerPath(name) || name.includes('/'))) throw new MagsError('internal', `${JSON.stringify(only)} is no name in a layer`)
   if (path.length > pathLimitBytes || path.includes(0)) throw new MagsError('internal', `${JSON.stringify(folder)} is no folder of a layer`)
-  const bytes = frame(ask.open, 6 + path.length)
+  const bytes = frame(ask.open, 6 + path.length + (name === undefined ? 0 : 2 + name.length))
   bytes.writeUInt32LE(layerVersion, 5)
-  writeSpan(bytes, 9, path)
+  const end = writeSpan(bytes, 9, path)
+  if (name !== undefined) writeSpan(bytes, end, name)
   return bytes
 }
 

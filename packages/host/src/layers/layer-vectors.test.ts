@@ -25,6 +25,7 @@ const attributes = [
 const sent: Record<string, () => Buffer> = {
   'host.open': () => encode.encodeOpen('/disks/7'),
   'host.open-guest': () => encode.encodeOpen(''),
+  'host.open-scope': () => encode.encodeOpen('', 'workspace'),
   'host.walk': () => encode.encodeBare(ask.walk),
   'host.changes': () => encode.encodeBare(ask.changes),
   'host.read': () => Buffer.concat([...encode.encodePaths([name, Buffer.from('b')])]),

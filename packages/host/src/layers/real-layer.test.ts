@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { existsSync, statfsSync } from 'node:fs'
-import { appendFile, link, lstat, mkdir, mkdtemp, open, readFile, rename, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises'
+import { appendFile, link, lstat, mkdir, mkdtemp, open, readdir, readFile, rename, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -413,6 +413,53 @@ describe.skipIf(missing.length > 0 && !required)('the real layer worker', () => 
       for (const each of sessions) each.close()
       await mounter.unmount(disk)
     }
+  })
+
+  it('looks at one name at the top only, and does not even read the rest', async () => {
+    for (const path of ['other/deep', 'workspace/deep', 'workspaces']) await mkdir(at(path), { recursive: true })
+    await Promise.all(Array.from({ length: 500 }, (_, index) => writeFile(at(`other/${index}`), '')))
+    await writeFile(at('workspace/deep/file'), 'text')
+    // What cannot be told of ends a walk that comes there.
+    await setAttribute(at('other/deep'), 'trusted.overlay.redirect', '/elsewhere')
+    await expect(collect(session.walk())).rejects.toMatchObject({ code: 'workspace_not_savable' })
+    const scoped = await openHostLayer(socket, dir, 'workspace')
+    const walked = async () => (await collect(scoped.walk())).map(({ path }) => path.toString())
+    const changed = async () => (await collect(scoped.changes())).map(shown).filter((change) => change !== '+ ')
+    const expected = ['', 'workspace', 'workspace/deep', 'workspace/deep/file']
+    expect(await walked()).toEqual(expected)
+    while ((await changed()).length > 0);
+    await rm(at('other'), { recursive: true })
+    await writeFile(at('another'), 'x')
+    expect(await changed()).toEqual([])
+    await rename(at('workspace'), at('away'))
+    expect(await changed()).toEqual(expected.slice(1).map((path) => `- ${path}`))
+    await rename(at('away'), at('workspace'))
+    expect(await changed()).toEqual(expected.slice(1).map((path) => `+ ${path}`))
+    expect((await gather(scoped.read([bytesOf('workspace/deep/file')]))).map(({ kind }) => kind)).toEqual(['data', 'end'])
+    scoped.close()
+    const none = await openHostLayer(socket, dir, 'absent')
+    expect(await collect(none.walk())).toHaveLength(1)
+    expect((await collect(none.changes())).map(shown).filter((change) => change !== '+ ')).toEqual([])
+    none.close()
+    await expect(openHostLayer(socket, dir, 'a/b')).rejects.toMatchObject({ code: 'internal' })
+  })
+
+  it('takes all but one folder out of an upper, and removes it bit by bit', async () => {
+    for (const path of ['other/deep', 'workspace']) await mkdir(at(path), { recursive: true })
+    await Promise.all(Array.from({ length: 500 }, (_, index) => writeFile(at(`other/deep/${index}`), '')))
+    await writeFile(at('workspace/kept'), 'text')
+    const before = await lstat(at('workspace/kept'), { bigint: true })
+    expect(await mounter.narrowUpper({ dir, folder: 'workspace', lowerDirs: [home] })).toBe(true)
+    session.close()
+    const other = await openHostLayer(socket, dir)
+    expect((await collect(other.walk())).map(({ path }) => path.toString())).toEqual(['', 'workspace', 'workspace/kept'])
+    other.close()
+    const after = await lstat(at('workspace/kept'), { bigint: true })
+    expect([after.ino, after.ctimeNs]).toEqual([before.ino, before.ctimeNs])
+    expect(await mounter.sweepUpper(dir, 100)).toBe(true)
+    while (await mounter.sweepUpper(dir, 100));
+    expect(await readdir(join(dir, 'x'))).toEqual([])
+    expect(await mounter.narrowUpper({ dir, folder: 'workspace', lowerDirs: [home] })).toBe(false)
   })
 
   it('unmounts what a worker that nobody wants any more is still busy with', async () => {

@@ -38,11 +38,14 @@ export class StreamLayerSession implements LayerSession {
     this.#sink = new LayerFrameSink(stream)
   }
 
-  /** Takes the stream over. `folder` is the absolute path of what holds `u`, or empty when the worker knows. A worker that owes an answer and says nothing for `silenceMs` is given up. */
-  static async open(stream: Duplex, folder: string, silenceMs = silenceLimitMs): Promise<StreamLayerSession> {
+  /**
+   * Takes the stream over. `folder` is the absolute path of what holds `u`, or empty when the worker knows. A worker that owes an answer and says nothing for `silenceMs` is given up. `only`: the one name at
+   * the top that is looked at.
+   */
+  static async open(stream: Duplex, folder: string, silenceMs = silenceLimitMs, only?: string): Promise<StreamLayerSession> {
     const session = new StreamLayerSession(stream, silenceMs)
     try {
-      await session.#send(encodeOpen(folder))
+      await session.#send(encodeOpen(folder, only))
       const { type, payload } = await session.#nextInTime()
       if (type !== tell.ready) throw session.#unexpected(type, payload)
       const version = decodeReady(payload)

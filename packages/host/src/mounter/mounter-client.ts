@@ -138,6 +138,21 @@ export class MounterClient {
   }
 
   /**
+   * As `resetUpper` that keeps `u`, of which only the folder of this name at its top stays; the rest is moved out of it, by renames alone. With lower layers, topmost first, the folder is made when neither `u`
+   * nor they have it. Resolves with whether something is left for `sweepUpper`. When it rejects, or this process ends, it may be done again.
+   */
+  async narrowUpper({ dir, folder, lowerDirs }: { readonly dir: string; readonly folder: string; readonly lowerDirs: readonly string[] }): Promise<boolean> {
+    const { value } = await this.#call({ op: 'narrow-upper', dir, folder, lowerDirs }, `keep only ${folder} of ${dir}`)
+    return value !== 0
+  }
+
+  /** Removes some of what `narrowUpper` moved away, at most so many entries; also while `u` is in use. Resolves with whether more is left. */
+  async sweepUpper(dir: string, most: number): Promise<boolean> {
+    const { value } = await this.#call({ op: 'sweep-upper', dir, most }, `remove what was taken out of ${dir}`)
+    return value !== 0
+  }
+
+  /**
    * Runs a program with the daemon's mounts, an empty standard input and its output appended to a file; resolves with its exit code. For the background work of a busy pool: starting
    * a program from here costs the daemon's event loop milliseconds, asking the mounter to do it nothing.
    */

@@ -4,6 +4,8 @@ import type { ProcessIdentity } from '../recover/process-identity.ts'
 export type MounterOp =
   | { readonly op: 'probe' | 'unmount' | 'unmount-root'; readonly dir: string }
   | { readonly op: 'reset-upper'; readonly dir: string; readonly flags: number }
+  | { readonly op: 'narrow-upper'; readonly dir: string; readonly folder: string; readonly lowerDirs: readonly string[] }
+  | { readonly op: 'sweep-upper'; readonly dir: string; readonly most: number }
   | { readonly op: 'prepare'; readonly uidBase: number }
   | ({ readonly op: 'attach'; readonly process: ProcessIdentity } & RootFields)
   | ({ readonly op: 'mount-root'; readonly dir: string } & RootFields)
@@ -42,6 +44,8 @@ const opNumbers = {
   'mount-root': 11,
   'unmount-root': 12,
   shift: 13,
+  'narrow-upper': 14,
+  'sweep-upper': 15,
 } as const
 const headerBytes = 4
 const replyMinBytes = 18
@@ -59,6 +63,10 @@ function fields(op: MounterOp): Buffer[] {
       return [text(op.dir)]
     case 'reset-upper':
       return [text(op.dir), u32(op.flags)]
+    case 'narrow-upper':
+      return [text(op.folder), u16(op.lowerDirs.length), ...op.lowerDirs.map(text), text(op.dir)]
+    case 'sweep-upper':
+      return [text(op.dir), u32(op.most)]
     case 'prepare':
       return [u32(op.uidBase)]
     case 'attach':

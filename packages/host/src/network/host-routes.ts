@@ -35,6 +35,24 @@ export async function readHostRoutes(): Promise<HostRoutes> {
   }
 }
 
+/** The addresses of this machine and of the routers it knows, of both families, without those of links alone. */
+export async function readHostAddresses(): Promise<{ readonly address: string; readonly what: string }[]> {
+  const [addresses, routes, routes6] = await Promise.all([
+    run('ip', ['-j', 'addr', 'show']),
+    run('ip', ['-j', '-4', 'route', 'show', 'table', 'all']),
+    run('ip', ['-j', '-6', 'route', 'show', 'table', 'all']),
+  ])
+  const parse = (json: string): unknown => JSON.parse(json.trim() || '[]')
+  const links = parse(addresses.stdout) as { readonly addr_info?: readonly { readonly local?: string; readonly scope?: string }[] }[]
+  const own = links.flatMap(({ addr_info = [] }) => addr_info.flatMap(({ local, scope }) => (local === undefined || scope === 'link' ? [] : [local])))
+  const rows = [routes, routes6].flatMap(({ stdout }) => parse(stdout) as { readonly gateway?: string }[])
+  const gateways = rows.flatMap(({ gateway }) => gateway ?? [])
+  return [
+    ...own.map((address) => ({ address, what: 'an address of this machine' })),
+    ...gateways.map((address) => ({ address, what: 'a router of this machine' })),
+  ]
+}
+
 async function deviceMtu(device: string | undefined): Promise<number> {
   if (device === undefined) return 1500
   const mtu = Number(await readFile(`/sys/class/net/${device}/mtu`, 'utf8'))

@@ -89,7 +89,7 @@ export class NetworkEgress {
       // Known before it is in force: what is refused in between belongs to this use.
       use.generations.add(generation)
       try {
-        await networkError(() => this.#deps.runNft(changeEgressScript(before, after, grants)))
+        await networkError(() => this.#deps.runNft(changeEgressScript(before, after, grants, this.#deps.defaultEgress !== undefined)))
       } catch (error) {
         await this.#restoreRecord(before)
         if (before.egress?.names === 'filtered') await this.#filter?.set(use.address, before.egress.domains)
@@ -173,7 +173,14 @@ export class NetworkEgress {
   async #readSent(): Promise<ReadonlyMap<string, number>> {
     try {
       const rows = await networkError(() => this.#deps.listSet('sent'))
-      return new Map(rows.map(({ key, bytes }) => [String(key[0]), bytes ?? 0]))
+      const sent = new Map(rows.map(({ key, bytes }) => [String(key[0]), bytes ?? 0]))
+      const addresses = new Map([...this.#deps.slots.values()].flatMap(({ lease, address }) => (lease?.ipv6 === undefined ? [] : [[lease.ipv6, address]])))
+      if (addresses.size === 0) return sent
+      for (const { key, bytes = 0 } of await networkError(() => this.#deps.listSet('sent6'))) {
+        const address = addresses.get(String(key[0]))
+        if (address !== undefined) sent.set(address, bytes + (sent.get(address) ?? 0))
+      }
+      return sent
     } finally {
       this.#sent = undefined
     }

@@ -1,7 +1,7 @@
 import { MagsError } from '@mags/protocol'
 
 /** The Debian package of each program the network runs. */
-const packages: Readonly<Record<string, string>> = { nft: 'nftables', ip: 'iproute2', dnsmasq: 'dnsmasq-base' }
+const packages: Readonly<Record<string, string>> = { nft: 'nftables', ip: 'iproute2', bridge: 'iproute2', dnsmasq: 'dnsmasq-base' }
 
 /** The edge where errors of programs and system calls become ours. */
 export async function networkError<T>(action: () => Promise<T>): Promise<T> {

@@ -2,6 +2,7 @@ import type { EgressRules } from '../egress/egress-rules.ts'
 import { gatewayAddress, type SlotPlan } from './address-plan.ts'
 import type { DnsUpstream } from './dns-upstreams.ts'
 import { formatRange, type Ipv4Range } from './ipv4-range.ts'
+import { leaseChains, leaseScript, leaseSets, leaseUseScript, type SlotLease } from './lease-rules.ts'
 import { addEgressScript, defaultEgressName, deleteEgressScript, egressChainScript, forwarderPort, type NameGrant, nameRoute } from './slot-egress-rules.ts'
 
 /**
@@ -14,11 +15,14 @@ export interface LiveSlot extends SlotPlan {
   readonly stale: readonly number[]
   /** Its own policy; absent: that of this machine for all. */
   readonly egress?: EgressRules
+  readonly lease?: SlotLease
 }
 
 /** What a router taken over had on a slot besides. */
 export interface SlotState {
   readonly sentBytes: number
+  /** By IPv6. */
+  readonly sentBytes6?: number
   readonly grants: readonly NameGrant[]
 }
 
@@ -33,6 +37,8 @@ export interface RouterRules {
   /** The policy of sandboxes that have none of their own. It is part of these rules, so it costs a start nothing. */
   readonly defaultEgress?: EgressRules
   readonly upstreams: readonly DnsUpstream[]
+  /** IPv6 prefixes that sandboxes have addresses out of; those of IPv4 are among `forbidden`. */
+  readonly prefixes6: readonly string[]
 }
 
 export function elements(items: readonly string[]): string {
@@ -52,6 +58,7 @@ export function upstreamElements(upstreams: readonly DnsUpstream[]): string {
 export function renderRouterRules(rules: RouterRules, slots: readonly LiveSlot[], states: ReadonlyMap<string, SlotState> = new Map()): string {
   const resolver = gatewayAddress(rules.subnet)
   const names = rules.defaultEgress?.names ?? 'open'
+  const hasDefault = rules.defaultEgress !== undefined
   return `table inet mags
 delete table inet mags
 table inet mags {
@@ -72,7 +79,7 @@ table inet mags {
   set connection_rates { type mark; size 65535; flags dynamic, timeout; timeout 10s; }
   set dns_connections { type ipv4_addr; size 65535; flags dynamic; }
   set dns_rates { type ipv4_addr; size 65535; flags dynamic, timeout; timeout 10s; }
-
+${leaseSets}
 ${rules.defaultEgress === undefined ? '' : `  chain ${defaultEgressName} { }\n`}  chain turn_away {
     meta l4proto tcp reject with tcp reset
     reject with icmpx type admin-prohibited
@@ -113,9 +120,10 @@ ${rules.defaultEgress === undefined ? '' : `  chain ${defaultEgressName} { }\n`}
     ct original ip saddr vmap @policies
     goto ${rules.defaultEgress === undefined ? 'open' : defaultEgressName}
   }
-  chain outbound {
+${leaseChains(rules.prefixes6)}  chain outbound {
     ct state invalid drop
     ct state established,related ip saddr . ct mark @live ip saddr @sent accept
+    ct direction reply ct state established,related ip saddr . ct mark @stale goto answer
     ct state established,related ip saddr . ct mark @stale goto judge
     ct state established,related goto refuse
     ip daddr . th dport @upstreams goto refuse
@@ -129,7 +137,10 @@ ${rules.defaultEgress === undefined ? '' : `  chain ${defaultEgressName} { }\n`}
     type filter hook forward priority filter; policy drop;
     tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
     iifname "br0" oifname "up0" ip version 4 goto outbound
+    iifname "br0" oifname "up0" meta nfproto ipv6 goto outbound6
     iifname "br0" goto refuse
+    iifname "up0" oifname "br0" meta nfproto ipv6 goto inbound6
+    iifname "up0" oifname "br0" ct direction original ct status dnat goto inbound
     iifname "up0" oifname "br0" ct direction reply ct state established,related ip daddr . ct mark @live accept
     iifname "up0" oifname "br0" ct direction reply ct state established,related ip daddr . ct mark @stale goto judge
   }
@@ -187,10 +198,12 @@ ${rules.defaultEgress === undefined ? '' : `  chain ${defaultEgressName} { }\n`}
     # What the kernel answers by itself has no owner: resets and refusals.
     oifname "br0" tcp flags & rst == rst accept
     oifname "br0" meta l4proto icmp accept
+    oifname "br0" icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } accept
   }
 
   chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
+    oifname "up0" snat ip to ip saddr map @leased_out
     oifname "up0" ip saddr ${formatRange(rules.subnet)} masquerade fully-random
   }
 }
@@ -198,16 +211,25 @@ ${rules.defaultEgress === undefined ? '' : egressChainScript(defaultEgressName, 
 delete table bridge mags
 table bridge mags {
   set owners { type ifname . ether_addr . ipv4_addr; ${elements(slots.map(ownerElement))}; }
+  set owners6 { type ifname . ether_addr . ipv6_addr; }
   chain prerouting {
     type filter hook prerouting priority -300; policy drop;
     ether type ip iifname . ether saddr . ip saddr @owners accept
+    ether type ip6 iifname . ether saddr . ip6 saddr @owners6 accept
     ether type arp iifname . ether saddr . arp saddr ip @owners iifname . arp saddr ether . arp saddr ip @owners accept
   }
   chain forward {
     type filter hook forward priority -200; policy drop;
   }
+  # What the router sends, to whom it is for and to no other port.
+  chain output {
+    type filter hook output priority -200; policy drop;
+    ether type ip oifname . ether daddr . ip daddr @owners accept
+    ether type ip6 oifname . ether daddr . ip6 daddr @owners6 accept
+    ether type arp oifname . ether daddr . arp daddr ip @owners accept
+  }
 }
-`.replaceAll(' ; }', ' }')
+${slots.map((slot) => leaseScript('add', slot, hasDefault, states.get(slot.link)?.sentBytes6)).join('')}`.replaceAll(' ; }', ' }')
 }
 
 /** The transaction that makes a new slot pass. */
@@ -216,20 +238,20 @@ export function addSlotScript(slots: readonly LiveSlot[]): string {
 }
 
 /** The transaction that takes a slot out of all rules. */
-export function deleteSlotScript(slots: readonly LiveSlot[]): string {
-  return `${cutScript(slots)}delete element bridge mags owners { ${slots.map(ownerElement).join(', ')} }\n`
+export function deleteSlotScript(slots: readonly LiveSlot[], hasDefault: boolean): string {
+  return `${cutScript(slots, hasDefault)}delete element bridge mags owners { ${slots.map(ownerElement).join(', ')} }\n`
 }
 
 /** Cuts what `before` had open and opens the same addresses under the numbers of `after`; what the one before had sent and may reach is forgotten. */
-export function renewSlotScript(before: readonly LiveSlot[], after: readonly LiveSlot[]): string {
-  return cutScript(before) + openScript(after)
+export function renewSlotScript(before: readonly LiveSlot[], after: readonly LiveSlot[], hasDefault: boolean): string {
+  return cutScript(before, hasDefault) + openScript(after)
 }
 
 /** One slot with another policy and number: its connections are stale from now on. */
-export function changeEgressScript(before: LiveSlot, after: LiveSlot, grants: readonly NameGrant[]): string {
+export function changeEgressScript(before: LiveSlot, after: LiveSlot, grants: readonly NameGrant[], hasDefault: boolean): string {
   const dropped = staleElements(before).filter((element) => !staleElements(after).includes(element))
   const added = staleElements(after).filter((element) => !staleElements(before).includes(element))
-  return `${closeEgressScript(before)}${elementScript('delete', 'generations', [before.address])}${elementScript('delete', 'live', [liveElement(before)])}${elementScript(
+  return `${closeEgressScript(before)}${leaseUseScript('delete', before, hasDefault)}${leaseUseScript('add', after, hasDefault)}${elementScript('delete', 'generations', [before.address])}${elementScript('delete', 'live', [liveElement(before)])}${elementScript(
     'delete',
     'stale',
     dropped,
@@ -253,8 +275,9 @@ function openScript(slots: readonly LiveSlot[]): string {
   ].join('')
 }
 
-function cutScript(slots: readonly LiveSlot[]): string {
+function cutScript(slots: readonly LiveSlot[], hasDefault: boolean): string {
   return [
+    ...slots.map((slot) => leaseScript('delete', slot, hasDefault)),
     ...slots.map(closeEgressScript),
     elementScript(
       'delete',

@@ -5,9 +5,12 @@ import { isAlive, type ProcessIdentity } from '../recover/process-identity.ts'
 import { readRecord, writeRecord } from '../recover/record-file.ts'
 import { run, runAny } from '../run.ts'
 import { gatewayAddress, gatewayMac, slotOfLink } from './address-plan.ts'
+import type { AddressPrefixes } from './address-prefixes.ts'
 import { egressRecordsDir, sweepEgressRecords } from './egress-records.ts'
 import { renderHostRules, uplinkAddresses } from './host-rules.ts'
 import { formatRange, type Ipv4Range, parseRange } from './ipv4-range.ts'
+import { leasedAddresses, openLeasePaths } from './lease-paths.ts'
+import type { SlotLease } from './lease-rules.ts'
 import { listElements } from './list-elements.ts'
 import { createNamespace, isPinned, pinNamespaceOf, runAnyInNamespace, runInNamespace, unpinNamespaces } from './namespace.ts'
 import { recoverEgress } from './network-egress.ts'
@@ -22,6 +25,8 @@ export interface RouterPlan extends RouterRules {
   readonly mtu: number
   /** A free /30, used when the router is made anew. */
   readonly uplink: Ipv4Range
+  /** What sandboxes can have addresses out of. */
+  readonly prefixes: AddressPrefixes
   readonly logger: Logger
 }
 
@@ -121,11 +126,12 @@ async function makeRouter(plan: RouterPlan): Promise<OpenedRouter> {
 }
 
 /** The table is loaded after the link exists (a sweep of another daemon removes tables without link) and before it is up. */
-async function openHostSide(plan: RouterPlan, uplink: Ipv4Range) {
+async function openHostSide(plan: RouterPlan, uplink: Ipv4Range, leases: readonly SlotLease[] = []) {
   const { link, table } = hostNames(plan.instance)
-  await run('nft', ['-f', '-'], { input: renderHostRules({ ...plan, link, table, uplink }) })
+  await run('nft', ['-f', '-'], { input: renderHostRules({ ...plan, link, table, uplink, leased: leases.flatMap(leasedAddresses) }) })
   await writeFile('/proc/sys/net/ipv4/ip_forward', '1')
   await run('ip', ['link', 'set', link, 'up'])
+  await openLeasePaths({ ...plan, link, uplink, routerNetnsPath: routerPaths(plan.runDir).router }, leases)
 }
 
 async function refreshRouter(plan: RouterPlan, record: RouterRecord): Promise<OpenedRouter> {
@@ -135,7 +141,11 @@ async function refreshRouter(plan: RouterPlan, record: RouterRecord): Promise<Op
   await sweepEgressRecords(plan.runDir, new Set(slots.filter(({ egress }) => egress !== undefined).map(({ link }) => link)))
   await runInNamespace(paths.router, 'ip', ['link', 'set', 'lo', 'up'])
   await runInNamespace(paths.router, 'nft', ['-f', '-'], { input: renderRouterRules({ ...plan, subnet }, slots, states) })
-  await openHostSide(plan, parseRange(record.uplink))
+  await openHostSide(
+    { ...plan, subnet },
+    parseRange(record.uplink),
+    slots.flatMap(({ lease }) => lease ?? []),
+  )
   return { record: await withResolver({ ...plan, subnet }, record), slots }
 }
 
@@ -187,12 +197,15 @@ async function findHolder(inode: number, likely: ProcessIdentity): Promise<numbe
 /** The slots of a router taken over, with their policies and counters; what they hold of it is put back by the rules that replace the present ones. */
 async function listSlots(plan: RouterPlan, router: string, subnet: Ipv4Range) {
   const list = (kind: 'set' | 'map', name: string) => listElements(router, kind, name)
-  const [links, generations, stale, sent, policies, defaults] = await Promise.all([
+  const [links, generations, stale, sent, policies, leasedOut, leases6, sent6, defaults] = await Promise.all([
     runInNamespace(router, 'ip', ['-j', 'link', 'show', 'master', 'br0']),
     list('map', 'generations'),
     list('set', 'stale'),
     list('set', 'sent'),
     list('map', 'policies'),
+    list('map', 'leased_out'),
+    list('map', 'leases6'),
+    list('set', 'sent6'),
     list('set', namesSet(defaultEgressName)),
   ])
   const rows = JSON.parse(links.stdout.trim() || '[]') as { ifname?: string }[]
@@ -207,10 +220,14 @@ async function listSlots(plan: RouterPlan, router: string, subnet: Ipv4Range) {
     const marks = stale.filter(({ key }) => key[0] === each.address).map(({ key }) => Number(key[1]))
     const slot: LiveSlot = { ...each, generation, stale: marks }
     const egress = await recoverEgress(plan.runDir, slot, governed.has(each.address), plan, plan.logger)
-    slots.push(egress === undefined ? slot : { ...slot, egress })
+    const ipv4 = leasedOut.find(({ key }) => key[0] === each.address)?.value
+    const ipv6 = leases6.find(({ value }) => value === each.address)?.key[0]
+    const lease = { ...(typeof ipv4 === 'string' ? { ipv4 } : {}), ...(typeof ipv6 === 'string' ? { ipv6 } : {}) }
+    slots.push({ ...slot, ...(egress === undefined ? {} : { egress }), ...(leasedAddresses(lease).length === 0 ? {} : { lease }) })
     const sentBytes = sent.find(({ key }) => key[0] === each.address)?.bytes ?? 0
     const grants = egress === undefined ? [] : readGrants(await list('set', namesSet(slotEgressName(generation))))
-    states.set(each.link, { sentBytes, grants })
+    const sentBytes6 = sent6.find(({ key }) => key[0] === ipv6)?.bytes ?? 0
+    states.set(each.link, { sentBytes, sentBytes6, grants })
   }
   return { slots, states }
 }

@@ -1,13 +1,16 @@
 import { join } from 'node:path'
-import { type EgressPolicy, MagsError } from '@mags/protocol'
+import { type EgressPolicy, type LeasedAddresses, MagsError } from '@mags/protocol'
 import type { Logger } from 'pino'
 import { readEgressRules } from '../egress/egress-rules.ts'
 import { NameForwarder } from '../egress/names/name-forwarder.ts'
+import { AddressLeases } from './address-leases.ts'
 import { bridgePortLimit, gatewayAddress, planSlot, type SlotKind } from './address-plan.ts'
+import { checkAddressPrefixes, checkPrefixesFree, parsePrefixes } from './address-prefixes.ts'
+import { chooseSubnet } from './choose-subnet.ts'
 import { deniedRanges } from './denied-ranges.ts'
 import { findDnsUpstreams } from './dns-upstreams.ts'
 import { chooseUplink, readHostRoutes } from './host-routes.ts'
-import { type Ipv4Range, parseRange, rangesOverlap } from './ipv4-range.ts'
+import { formatRange, type Ipv4Range, parseRange } from './ipv4-range.ts'
 import { pinNamespaceOf } from './namespace.ts'
 import { NetworkEgress } from './network-egress.ts'
 import { networkError, requireRoot } from './network-error.ts'
@@ -19,7 +22,7 @@ import { serialize } from './serialize.ts'
 import { forwarderPort } from './slot-egress-rules.ts'
 import { deleteLinks, makeContainerLinks, makeTapLinks } from './slot-links.ts'
 import { SlotUse } from './slot-use.ts'
-import { sweepNetworks } from './sweep-networks.ts'
+import { hostNames, sweepNetworks } from './sweep-networks.ts'
 import { watchResolver } from './watch-resolver.ts'
 
 export interface NetworkDeps {
@@ -36,6 +39,8 @@ export interface NetworkDeps {
   readonly egressDeny?: readonly Ipv4Range[]
   /** The policy of sandboxes that have none of their own. */
   readonly egressDefault?: EgressPolicy | undefined
+  /** Prefixes that are routed to this machine for sandboxes to have addresses out of; see `readAddressPrefixes`. */
+  readonly addressPrefixes?: readonly string[]
   /** Addresses of the sandboxes, seen only inside the router namespace; default 10.213.0.0/16. */
   readonly subnet?: string
   /** Starts programs for changes of the rules, in place of this process; a busy pool makes many, and each start from a large process stops it for milliseconds. */
@@ -94,6 +99,7 @@ export class SandboxNetwork {
   readonly #slots = new Map<string, LiveSlot>()
   readonly #uses = new Map<string, SlotUse>()
   readonly #forwarder: NameForwarder
+  readonly #leases: AddressLeases
   readonly #leftOver = new Set<string>()
   readonly #serial = serialize()
   readonly #stopWatching: () => Promise<void>
@@ -125,6 +131,18 @@ export class SandboxNetwork {
       nextGeneration: () => ++this.#lastGeneration,
       listSet: (name) => this.#rules.listSet(name),
       logger: plan.logger,
+    })
+    this.#leases = new AddressLeases({
+      ...hostNames(plan.instance),
+      routerNetnsPath: this.routerNetnsPath,
+      subnet: plan.subnet,
+      uplink: parseRange(opened.record.uplink),
+      prefixes: plan.prefixes,
+      hasDefaultPolicy: plan.defaultEgress !== undefined,
+      slots: this.#slots,
+      serial: this.#serial,
+      runNft: (script) => this.#rules.run(script),
+      netnsPathOf: (slot) => join(this.#netnsDir, String(slot.index)),
     })
     this.#forwarder = new NameForwarder({
       instance: plan.instance,
@@ -194,6 +212,11 @@ export class SandboxNetwork {
     return use
   }
 
+  /** See `AddressLeases.give`. */
+  lease(slot: NetworkSlot, addresses: LeasedAddresses): Promise<void> {
+    return this.#leases.give(this.useOf(slot), addresses)
+  }
+
   /** Between two sandboxes on one slot: cuts every connection that the first had open, and takes its policy away. Resolves once that is in force; calls close together are joined. */
   renew(slot: NetworkSlot): Promise<void> {
     const { link } = planSlot(this.#plan.subnet, slot.kind, slot.index)
@@ -250,7 +273,7 @@ export class SandboxNetwork {
       this.#serial(() => this.#rules.run(addSlotScript(slots))),
     ])
     if (links.status === 'rejected') {
-      if (rules.status === 'fulfilled') await this.#serial(() => this.#rules.run(deleteSlotScript(slots)))
+      if (rules.status === 'fulfilled') await this.#serial(() => this.#rules.run(deleteSlotScript(slots, this.#plan.defaultEgress !== undefined)))
       throw links.reason
     }
     if (rules.status === 'rejected') {
@@ -264,7 +287,8 @@ export class SandboxNetwork {
       const slots = links.flatMap((link) => this.#slots.get(link) ?? [])
       if (slots.length === 0 || this.#state === 'closed') return
       await networkError(async () => {
-        await this.#rules.run(deleteSlotScript(slots))
+        await this.#leases.withdraw(slots, { kept: false })
+        await this.#rules.run(deleteSlotScript(slots, this.#plan.defaultEgress !== undefined))
         await deleteLinks(this.#linkDeps(), slots)
       })
       for (const slot of slots) {
@@ -283,8 +307,11 @@ export class SandboxNetwork {
     if (before.length === 0 || this.#state === 'closed') return
     const sent = await this.egress.lastSent()
     for (const { link, address } of before) this.#uses.get(link)?.close(sent.get(address))
-    const after = before.map(({ egress: _, ...slot }) => ({ ...slot, generation: ++this.#lastGeneration, stale: [] }))
-    await networkError(() => this.#rules.run(renewSlotScript(before, after)))
+    const after = before.map(({ egress: _, lease: __, ...slot }) => ({ ...slot, generation: ++this.#lastGeneration, stale: [] }))
+    await networkError(async () => {
+      await this.#leases.withdraw(before, { kept: true })
+      await this.#rules.run(renewSlotScript(before, after, this.#plan.defaultEgress !== undefined))
+    })
     for (const slot of after) this.#setSlot(slot)
     await this.egress.forget(before)
   }
@@ -337,10 +364,18 @@ export async function openNetwork(deps: NetworkDeps): Promise<SandboxNetwork> {
     const [routes, upstreams, swept] = await Promise.all([readHostRoutes(), findDnsUpstreams(deps.dnsServers ?? []), sweepNetworks(), checkResolverVersion()])
     if (swept.length > 0) deps.logger.info({ tables: swept }, 'network tables of dead instances removed')
     const subnet = chooseSubnet(
-      deps,
+      deps.subnet,
       upstreams.map((upstream) => parseRange(upstream.address)),
     )
-    const walls = { denied: deniedRanges(routes.networks), allowed: (deps.egressAllow ?? []).map(parseRange), forbidden: deps.egressDeny ?? [] }
+    const prefixes = parsePrefixes(deps.addressPrefixes ?? [])
+    checkPrefixesFree(prefixes, [{ address: formatRange(subnet), what: 'which sandboxes have among themselves' }])
+    await checkAddressPrefixes(deps.addressPrefixes ?? [])
+    const walls = {
+      denied: deniedRanges(routes.networks),
+      allowed: (deps.egressAllow ?? []).map(parseRange),
+      // A sandbox reaches no other one, whatever address that has.
+      forbidden: [...(deps.egressDeny ?? []), ...prefixes.ipv4],
+    }
     const resolverUid = deps.resolverUid ?? 59_053
     const plan: RouterPlan = {
       instance: deps.instance,
@@ -352,6 +387,8 @@ export async function openNetwork(deps: NetworkDeps): Promise<SandboxNetwork> {
       ...walls,
       ...(deps.egressDefault === undefined ? {} : { defaultEgress: readEgressRules(deps.egressDefault, walls, 'MAGS_EGRESS_DEFAULT') }),
       upstreams,
+      prefixes,
+      prefixes6: prefixes.ipv6,
       mtu: routes.mtu,
       uplink: chooseUplink(deps.instance, routes.blocks),
     }
@@ -359,12 +396,4 @@ export async function openNetwork(deps: NetworkDeps): Promise<SandboxNetwork> {
     // A router taken over keeps the addresses and MTU it was made with; its sandboxes have them.
     return new SandboxNetwork({ ...plan, subnet: parseRange(opened.record.subnet), mtu: opened.record.mtu }, opened, deps.launcher)
   })
-}
-
-function chooseSubnet(deps: NetworkDeps, upstreams: readonly Ipv4Range[]): Ipv4Range {
-  const subnet = parseRange(deps.subnet ?? '10.213.0.0/16')
-  if (subnet.prefixLength > 24) throw new MagsError('bad_request', 'The sandbox subnet must be a /24 or larger.')
-  const inside = upstreams.find((upstream) => rangesOverlap(subnet, upstream))
-  if (inside === undefined) return subnet
-  throw new MagsError('bad_request', 'A name server of this machine lies inside the sandbox subnet; choose another subnet.')
 }

@@ -8,7 +8,16 @@ import { addEgressScript, grantScript } from './slot-egress-rules.ts'
 const subnet = parseRange('10.213.0.0/16')
 const read = (policy: Parameters<typeof readEgressRules>[0]) => readEgressRules(policy, { denied: [], allowed: [] })
 const slot: LiveSlot = { ...planSlot(subnet, 'container', 0), generation: 3, stale: [] }
-const rules: RouterRules = { subnet, resolverUid: 1, forwarderUid: 2, denied: [parseRange('10.0.0.0/8')], allowed: [], forbidden: [], upstreams: [] }
+const rules: RouterRules = {
+  subnet,
+  resolverUid: 1,
+  forwarderUid: 2,
+  denied: [parseRange('10.0.0.0/8')],
+  allowed: [],
+  forbidden: [],
+  upstreams: [],
+  prefixes6: [],
+}
 
 describe('the rules of a policy', () => {
   it('have what is denied first, and refuse the rest of an allow list', () => {
@@ -56,14 +65,14 @@ add element inet mags name_routes { 10.213.0.2 : goto route_names }
 
   it('take the place of those before, and their connections are stale', () => {
     const before: LiveSlot = { ...slot, stale: [1], egress: read('none') }
-    const script = changeEgressScript(before, { ...before, generation: 9, stale: [3], egress: read({}) }, [])
+    const script = changeEgressScript(before, { ...before, generation: 9, stale: [3], egress: read({}) }, [], false)
     expect(script).toContain('delete chain inet mags egress_3\n')
     expect(script).toContain('delete element inet mags stale { 10.213.0.2 . 1 }\nadd element inet mags generations { 10.213.0.2 : 9 }')
     expect(script).toContain('add element inet mags stale { 10.213.0.2 . 3 }\n')
   })
 
   it('go with the sandbox, and so does its count', () => {
-    const script = renewSlotScript([{ ...slot, stale: [1, 2], egress: read('none') }], [{ ...slot, generation: 9 }])
+    const script = renewSlotScript([{ ...slot, stale: [1, 2], egress: read('none') }], [{ ...slot, generation: 9 }], false)
     for (const words of [
       'delete element inet mags policies',
       'delete chain inet mags egress_3',

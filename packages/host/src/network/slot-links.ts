@@ -31,6 +31,7 @@ export async function makeContainerLinks(deps: SlotLinkDeps, plans: readonly Slo
       deps,
       plans.flatMap((plan) => portLines(deps, plan)),
     )
+    await tellPorts(deps, plans)
   } catch (error) {
     await deleteLinks(deps, plans)
     throw error
@@ -42,6 +43,7 @@ export async function makeTapLinks(deps: SlotLinkDeps, plans: readonly SlotPlan[
   try {
     const make = (plan: SlotPlan) => [`tuntap add dev ${plan.link} mode tap user 0 vnet_hdr`, ...portLines(deps, plan)]
     await runRouterBatch(deps, plans.flatMap(make))
+    await tellPorts(deps, plans)
   } catch (error) {
     await deleteLinks(deps, plans)
     throw error
@@ -69,14 +71,23 @@ route add default via ${deps.gateway}
   await createNamespace(join(deps.netnsDir, String(plan.index)), 'sh', ['-c', containerSetup], { input, background: true })
 }
 
-/** Isolated ports never exchange frames; the bridge learns nothing from them and the router asks nobody for their address. */
+/**
+ * Isolated ports never exchange frames; the bridge learns nothing from them and the router asks nobody for their address. What is sent to one is not shown to the others: a bridge floods what it knows no port for,
+ * and a guest hears all that comes to its port.
+ */
 function portLines(deps: SlotLinkDeps, plan: SlotPlan): string[] {
   return [
     `link set ${plan.link} mtu ${deps.mtu} master br0`,
-    `link set ${plan.link} type bridge_slave isolated on learning off`,
+    `link set ${plan.link} type bridge_slave isolated on learning off flood off mcast_flood off bcast_flood off`,
     `link set ${plan.link} up`,
     `neigh replace ${plan.address} lladdr ${plan.mac} dev br0 nud permanent`,
   ]
+}
+
+/** Which port each hardware address is behind, bridge(8). */
+async function tellPorts(deps: SlotLinkDeps, plans: readonly SlotPlan[]) {
+  const input = plans.map((plan) => `fdb replace ${plan.mac} dev ${plan.link} master static\n`).join('')
+  await runInNamespace(join(deps.netnsDir, 'router'), 'bridge', ['-batch', '-'], { input, background: true })
 }
 
 async function runRouterBatch(deps: SlotLinkDeps, lines: readonly string[]) {

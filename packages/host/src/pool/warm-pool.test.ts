@@ -68,6 +68,50 @@ afterEach(async () => {
   await Promise.all(pools.splice(0).map((pool) => pool.close()))
 })
 
+describe('a warm pool whose default changes', () => {
+  const newer: SandboxShape = { ...small, imageDigest: 'sha256:2' }
+
+  it('keeps the new one ready, and has nothing left of the old one', async () => {
+    const driver = new FakeDriver()
+    const { pool } = makePool(driver)
+    pool.open()
+    await settled()
+    pool.changeDefault(newer)
+    await pool.retire((shape) => shape.imageDigest === undefined)
+    await settled()
+    expect(driver.machines.map(({ shape }) => shape.imageDigest)).toEqual(['sha256:2', 'sha256:2', 'sha256:2'])
+    const { sandbox, warm } = await pool.take(newer)
+    expect([sandbox.shape, warm]).toEqual([newer, true])
+  })
+
+  it('keeps versions of an image apart', async () => {
+    const driver = new FakeDriver()
+    const { pool } = makePool(driver)
+    pool.open()
+    await settled()
+    const { sandbox, warm } = await pool.take(newer)
+    expect([sandbox.shape, warm]).toEqual([newer, false])
+  })
+
+  it('destroys what was being made of the old one once it is there, but not what somebody waits for', async () => {
+    const driver = new FakeDriver()
+    const { pool } = makePool(driver, { minSize: 0 })
+    pool.stock(1)
+    pool.open()
+    const release = driver.holdCreates()
+    const waiting = pool.take(large)
+    await settled()
+    pool.changeDefault(newer)
+    await pool.retire((shape) => shape.imageDigest === undefined)
+    release()
+    await waiting
+    await settled()
+    expect(pool.status()).toMatchObject({ idle: 1, busy: 1, creating: 0, waiting: 0 })
+    expect(driver.machines.map(({ shape }) => shape)).toEqual(expect.arrayContaining([large, newer]))
+    expect(driver.machines).toHaveLength(2)
+  })
+})
+
 describe('WarmPool', () => {
   it('makes nothing before it is opened, then fills to the minimum', async () => {
     const driver = new FakeDriver()

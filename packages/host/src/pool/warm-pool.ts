@@ -65,6 +65,7 @@ export class WarmPool {
   readonly #busy = new Set<Sandbox>()
   readonly #asleep = new Set<Sandbox>()
   readonly #pending = new Set<Promise<void>>()
+  #defaultShape: SandboxShape
   #minSize = 0
   #creating = 0
   #takes = 0
@@ -80,14 +81,31 @@ export class WarmPool {
   constructor(driver: SandboxDriver, options: WarmPoolOptions) {
     this.#driver = driver
     this.#options = options
+    this.#defaultShape = options.defaultShape
     this.#clock = options.clock ?? systemClock
   }
 
   /** Keeps at least so many of the default shape idle; 0 until called. */
   stock(minSize: number) {
     this.#minSize = minSize
-    const shelf = this.#shelf(this.#driver.warmShape(this.#options.defaultShape))
+    const shelf = this.#shelf(this.#driver.warmShape(this.#defaultShape))
     shelf.target = Math.max(shelf.target, minSize)
+  }
+
+  /** From now on this shape is kept ready without being asked; what is idle of the old one goes when it is not used. */
+  changeDefault(shape: SandboxShape) {
+    this.#defaultShape = shape
+    this.stock(this.#minSize)
+    this.#refill()
+    this.#planDrop()
+  }
+
+  /** Destroys what is idle of some shapes, and what is being made of them once it is there unless somebody waits for it. Settles when the idle ones are gone. */
+  async retire(matches: (shape: SandboxShape) => boolean): Promise<void> {
+    const retired = [...this.#shelves].filter(([, { shape }]) => matches(shape))
+    for (const [key] of retired) this.#shelves.delete(key)
+    await Promise.allSettled(retired.flatMap(([, { idle }]) => idle.splice(0).map(({ sandbox }) => sandbox.destroy())))
+    this.#refill()
   }
 
   /** Starts to fill. Before that nothing is made, so that recovery has the machine for itself. */
@@ -343,6 +361,11 @@ export class WarmPool {
       waiter.resolve(sandbox)
       return
     }
+    if (this.#shelves.get(key) !== shelf) {
+      // It was retired meanwhile.
+      sandbox.destroy()
+      return
+    }
     const entry = { sandbox, since: this.#clock.now() }
     shelf.idle.push(entry)
     sandbox.died.then(() => {
@@ -366,7 +389,7 @@ export class WarmPool {
   /** The oldest of a shelf lie at the front: the newest is taken first, so what lies there was not needed. */
   #dropUnused() {
     const latest = this.#clock.now() - this.#options.idleTtlMs
-    const defaultKey = keyOf(this.#driver.warmShape(this.#options.defaultShape))
+    const defaultKey = keyOf(this.#driver.warmShape(this.#defaultShape))
     for (const [key, shelf] of this.#shelves) {
       const least = key === defaultKey ? this.#minSize : 0
       while (shelf.idle.length > least && (shelf.idle[0]?.since ?? Number.POSITIVE_INFINITY) <= latest) {
@@ -378,5 +401,5 @@ export class WarmPool {
 }
 
 function keyOf(shape: SandboxShape) {
-  return `${shape.image} ${shape.vcpus} ${shape.memoryMb} ${shape.diskGb}`
+  return `${shape.image} ${shape.imageDigest ?? ''} ${shape.vcpus} ${shape.memoryMb} ${shape.diskGb}`
 }

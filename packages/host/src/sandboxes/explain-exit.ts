@@ -26,6 +26,7 @@ export function exitCodeOfSignal(signal: number): number {
 async function describeExit(sandbox: ProgramSandbox, program: string, exit: AgentExit): Promise<ScriptExit> {
   const usage = { userCpuMs: exit.userCpuMs, systemCpuMs: exit.systemCpuMs, maxRssKb: exit.maxRssKb }
   if (exit.kind === 'not-started') return { kind: 'not-started', exitCode: 127, reason: `${program} did not start: ${exit.message}`, ...usage }
+  if (exit.kind === 'rebooted' || exit.kind === 'powered-off') return { kind: 'exited', exitCode: 0, halted: exit.kind, ...usage }
   const exitCode = exit.kind === 'exited' ? exit.code : exitCodeOfSignal(exit.code)
   const outOfMemory = exitCode !== 0 && (await sandbox.ranOutOfMemory().catch(() => false))
   const reason = outOfMemory ? { reason: `a process was killed because memory ran out (limit ${sandbox.shape.memoryMb} MB)` } : {}

@@ -21,6 +21,7 @@ import type { AgentExec, AgentExit } from '../agent/connection.ts'
 import type { Sandbox, SandboxDeath } from '../drivers/driver.ts'
 import type { SandboxEgress } from '../egress/sandbox-egress.ts'
 import type { OpenWorkspace } from '../workspaces/local/open-workspace.ts'
+import { bootRequest } from './boot-request.ts'
 import { explainExit, type ProgramSandbox } from './explain-exit.ts'
 import { placeFiles } from './place-files.ts'
 import { AgentSandboxFiles } from './sandbox-files.ts'
@@ -111,10 +112,12 @@ export class HostSandbox implements RunningSandbox {
     this.exited = this.#explainScript()
   }
 
-  /** Hands the script to an attached sandbox, after its files. */
+  /** Hands the script to an attached sandbox, or boots it, after its files. Rejects with MagsError 'not_available' when it cannot boot. */
   static async start(sandbox: Sandbox, script: ScriptSpec, sink: OutputSink, { attachMs, ...around }: Surroundings & { attachMs: () => number }) {
     if (script.files && script.files.length > 0) await placeFiles(new AgentSandboxFiles(sandbox.agent), script.files)
-    const request = { argv: ['/bin/sh'], script: script.script, env: sandboxEnvironment(script.environment), cwd: startDirectory }
+    const request = script.init
+      ? await bootRequest(sandbox, script.environment)
+      : { argv: ['/bin/sh'], script: script.script, env: sandboxEnvironment(script.environment), cwd: startDirectory }
     const run = ScriptRun.start(sandbox.agent, request, sink)
     return new HostSandbox(sandbox, run, attachMs(), around)
   }
@@ -275,7 +278,7 @@ export class HostSandbox implements RunningSandbox {
       () => false,
     )
     if (unknown) return unseen
-    return await explainExit(this.#sandbox, '/bin/sh', exit as Promise<AgentExit>)
+    return await explainExit(this.#sandbox, this.#script.program, exit as Promise<AgentExit>)
   }
 
   /** What a program's end is explained with: it also ends, for us, when its connection was given up. */

@@ -14,6 +14,7 @@ export type SafeOutput = Readonly<Record<AgentStream, number>>
 export class ScriptRun {
   /** As of an agent's program; undefined when the agent knows nothing of a script. */
   readonly exit: Promise<AgentExit | undefined>
+  readonly program: string
   readonly #exited = Promise.withResolvers<AgentExit | undefined>()
   readonly #sink: OutputSink
   readonly #safe: Record<AgentStream, number>
@@ -23,7 +24,8 @@ export class ScriptRun {
   #turn: object | undefined
   #held: PromiseWithResolvers<void> | undefined
 
-  private constructor(sink: OutputSink, safe: SafeOutput) {
+  private constructor(program: string, sink: OutputSink, safe: SafeOutput) {
+    this.program = program
     this.#sink = sink
     this.#safe = { ...safe }
     this.exit = this.#exited.promise
@@ -31,14 +33,14 @@ export class ScriptRun {
   }
 
   static start(agent: AgentConnection, request: AgentExecRequest, sink: OutputSink): ScriptRun {
-    const script = new ScriptRun(sink, { stdout: 0, stderr: 0 })
+    const script = new ScriptRun(request.argv[0] ?? '', sink, { stdout: 0, stderr: 0 })
     script.#follow((output) => agent.exec(request, output))
     return script
   }
 
   /** One that an earlier connection started, maybe of an earlier daemon; its output goes on behind what is safe once `takeUp` is called. */
   static found(safe: SafeOutput, sink: OutputSink): ScriptRun {
-    return new ScriptRun(sink, safe)
+    return new ScriptRun('its script', sink, safe)
   }
 
   /** Nothing when it is let go. */

@@ -6,6 +6,7 @@ import type { MounterClient } from '../mounter/mounter-client.ts'
 import { fillDisk } from './local/fill-disk.ts'
 import { KeyedLock } from './local/keyed-lock.ts'
 import { LayerDisks } from './local/layer-disks.ts'
+import { narrowDisk } from './local/narrow-disk.ts'
 import { restoreLayer } from './local/restore-layer.ts'
 import { VersionDisks } from './local/version-disks.ts'
 import { WorkingCopies } from './local/working-copies.ts'
@@ -16,7 +17,7 @@ export interface OpenWorkspacesDeps {
   readonly repository: WorkspaceRepository
   /** Disks and records, on a real disk. */
   readonly dataDir: string
-  readonly mounter: Pick<MounterClient, 'mountImage' | 'unmount' | 'resetUpper'>
+  readonly mounter: Pick<MounterClient, 'mountImage' | 'unmount' | 'resetUpper' | 'narrowUpper' | 'sweepUpper'>
   /** A worker on the layer of a folder that the mounter has mounted. */
   readonly openLayer: (dir: string) => Promise<LayerSession>
   readonly defaultDiskGb: number
@@ -40,5 +41,6 @@ export async function openWorkspaces(deps: OpenWorkspacesDeps): Promise<Workspac
     fill: (name, file, work) => fillDisk(fillDeps, name, file, work),
     restore: (layer, manifest, options) => restoreLayer(deps.repository.packs, layer, manifest, options),
   })
-  return new Workspaces({ ...deps, disks, copies, locks, versions })
+  const narrow = (name: string, file: string, folder: string) => narrowDisk(fillDeps, name, file, folder)
+  return new Workspaces({ ...deps, disks, copies, locks, versions, narrow })
 }

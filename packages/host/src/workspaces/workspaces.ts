@@ -3,6 +3,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { type HostWorkspaces, MagsError, type WorkspaceHold, type WorkspaceSaved, type WorkspaceSource, type WorkspaceVersion } from '@mags/protocol'
 import type { Logger } from 'pino'
 import { diffTrees } from './diff/diff-trees.ts'
+import { checkScope } from './local/check-scope.ts'
+import { type FreezeCopyDeps, freezeCopy } from './local/freeze-copy.ts'
 import type { KeyedLock } from './local/keyed-lock.ts'
 import type { LayerDisks } from './local/layer-disks.ts'
 import { OpenWorkspace, type SavedSandbox } from './local/open-workspace.ts'
@@ -12,7 +14,7 @@ import type { WorkingCopies } from './local/working-copies.ts'
 import { isReadable } from './local/working-copy.ts'
 import type { WorkspaceRepository } from './repository/repository.ts'
 
-export interface WorkspacesDeps {
+export interface WorkspacesDeps extends Pick<FreezeCopyDeps, 'narrow'> {
   readonly repository: WorkspaceRepository
   readonly copies: WorkingCopies
   readonly disks: LayerDisks
@@ -22,7 +24,7 @@ export interface WorkspacesDeps {
 }
 
 /** Saves what an ended sandbox left, through a sandbox made for it. */
-export type LeftSaver = (hold: WorkspaceHold, image: string, diskGb: number, isolation: 'vm' | 'container') => Promise<WorkspaceSaved>
+export type LeftSaver = (hold: WorkspaceHold, image: WorkspaceVersion['image'], diskGb: number, isolation: 'vm' | 'container') => Promise<WorkspaceSaved>
 
 /** Well below the depth at which a start has to wait for it. */
 const flattenFrom = 4
@@ -103,15 +105,16 @@ export class Workspaces implements HostWorkspaces {
       throw error
     })
     if (source === undefined) return undefined
+    if (to.scope !== undefined && to.scope !== copies.get(from.storageId)?.scope) await checkScope(source.manifest, repository.packs, to.scope)
     const { version } = await repository.commit(await repository.claim(to.storageId, to.fence), source.manifest, { reason: 'fork', uploadedBytes: 0 })
     await locks.run(from.storageId, async () => {
       const copy = copies.get(from.storageId)
       if (copy === undefined || copy.open || copy.version !== source.version.version || copy.writtenBy !== 'host') return
       // Both go on from these layers, so neither may write to them.
-      const frozen = { ...copy, frozen: true }
-      await copies.set(frozen)
-      const { claim: _, ...shared } = frozen
-      await copies.set({ ...shared, storageId: to.storageId, version: version.version })
+      const frozen = await freezeCopy(this.#deps, copy)
+      if (frozen === undefined) return
+      const { claim: _, scope: __, ...shared } = frozen
+      await copies.set({ ...shared, storageId: to.storageId, version: version.version, ...(to.scope === undefined ? {} : { scope: to.scope }) })
     })
     return version
   }
@@ -144,7 +147,8 @@ export class Workspaces implements HostWorkspaces {
     const copy = this.#deps.copies.get(hold.storageId)
     if (copy === undefined || !copy.open) return undefined
     if (this.#saveLeft === undefined) throw new MagsError('internal', 'the host is not ready yet')
-    return await this.#saveLeft(hold, copy.image.name, copy.diskGb, copy.writtenBy === 'host' ? 'container' : 'vm')
+    const { scope } = copy
+    return await this.#saveLeft({ ...(scope === undefined ? {} : { scope }), ...hold }, copy.image, copy.diskGb, copy.writtenBy === 'host' ? 'container' : 'vm')
   }
 
   async left(): Promise<readonly string[]> {

@@ -196,6 +196,8 @@ export interface WorkspaceWire {
   /** Request id of the job that holds it. */
   in_use_by: string | null
   base_workspace_id: string | null
+  /** Only what lies below this folder is kept; null: the whole file system. */
+  scope: string | null
   /** Jobs on it need this image. */
   image: string
   disk_gb: number

@@ -4,6 +4,7 @@ import type { JobRun } from '../jobs/job-run.ts'
 import { urlOf } from '../jobs/present-job.ts'
 import { requireLasting } from '../jobs/sleep/sleep-job.ts'
 import type { JobStore } from '../jobs/store.ts'
+import type { KeyDownloads } from './key-downloads.ts'
 import type { LiveJobs } from './live-jobs.ts'
 import { ownerOf } from './owner.ts'
 import type { AccessStore } from './store.ts'
@@ -17,6 +18,7 @@ export interface AccessDeps {
   readonly sshHost: string | undefined
   /** Settles when a port is listened on, or with why it cannot be. */
   readonly sshPortFailure: (port: number) => Promise<string | undefined>
+  readonly keyDownloads: KeyDownloads
 }
 
 const sshPort = 22
@@ -38,17 +40,24 @@ export async function accessJob(
   return { answer, wakeMs: use.wakeMs }
 }
 
-async function openSsh({ live, sshHost, sshPortFailure }: AccessDeps, job: Job): Promise<SshAccessAnswer> {
+async function openSsh(deps: AccessDeps, job: Job): Promise<SshAccessAnswer> {
+  const { live, sshHost, keyDownloads } = deps
   if (sshHost === undefined) throw new MagsError('not_available', 'this server has no SSH gateway')
+  if (job.kind === 'microvm' && keyDownloads === 'once')
+    throw new MagsError('not_available', `this server gives out the key of a microVM only once, by GET /api/v1/microvms/${job.definitionId}/ssh-keys/download`)
   const { port, privateKey } = await live.openSsh(job)
-  const failure = await sshPortFailure(port)
-  if (failure !== undefined) {
-    throw new MagsError(
-      'not_available',
-      `port ${port} of the server, which is this job's for SSH, cannot be listened on (${failure}); free the port: it is tried again every few seconds`,
-    )
-  }
+  await requireSshPort(deps, port)
   return { success: true, message: 'SSH proxy enabled', ssh_host: sshHost, ssh_port: port, ssh_private_key: privateKey, access_type: 'ssh_proxy' }
+}
+
+/** Rejects with MagsError('not_available') when the gateway does not listen on the port that a running job has for SSH. */
+export async function requireSshPort({ sshPortFailure }: Pick<AccessDeps, 'sshPortFailure'>, port: number): Promise<void> {
+  const failure = await sshPortFailure(port)
+  if (failure === undefined) return
+  throw new MagsError(
+    'not_available',
+    `port ${port} of the server, which is this job's for SSH, cannot be listened on (${failure}); free the port: it is tried again every few seconds`,
+  )
 }
 
 async function openUrl(deps: AccessDeps, job: Job, run: JobRun, { port, visibility }: AccessRequest): Promise<UrlAccessAnswer> {

@@ -3,6 +3,7 @@ import { type GatewayDirectory, type GatewayLease, type GatewayTarget, isFinal, 
 import type { AliasLookup } from '../aliases/alias-lookup.ts'
 import type { Job } from '../jobs/job.ts'
 import type { JobStore } from '../jobs/store.ts'
+import type { MicrovmStore } from '../microvms/store.ts'
 import type { Tokens } from '../tokens/tokens.ts'
 import type { WorkspaceStore } from '../workspaces/store.ts'
 import type { LiveJob, LiveJobs } from './live-jobs.ts'
@@ -17,6 +18,7 @@ export interface DirectoryDeps {
   readonly workspaces: WorkspaceStore
   readonly access: AccessStore
   readonly sshKeys: SshKeyStore
+  readonly microvms: MicrovmStore
   readonly tokens: Tokens
   readonly aliases: AliasLookup | undefined
   readonly appsUrl: () => string | undefined
@@ -65,18 +67,21 @@ export class Directory implements GatewayDirectory {
       const target = await this.#findOf(accountId, user)
       if (target) return target
     }
-    // The key of one job opens that job only, whatever account it is of.
-    const owner = await this.#deps.access.findOwnerByKey(publicKey)
-    const live = owner === undefined ? undefined : this.#deps.live.byOwner(owner)
-    if (live === undefined) return undefined
-    const target = await this.#findOf(live.accountId, user)
-    return target?.requestId === live.requestId ? target : undefined
+    // A key of single jobs opens those only, whatever account they are of.
+    const owners = await this.#deps.access.findOwnersByKey(publicKey)
+    const opened = owners.flatMap((owner) => this.#deps.live.byOwner(owner) ?? [])
+    for (const accountId of new Set(opened.map((live) => live.accountId))) {
+      const target = await this.#findOf(accountId, user)
+      if (target && opened.some(({ requestId }) => requestId === target.requestId)) return target
+    }
+    return undefined
   }
 
   async acceptsKey(requestId: string, publicKey: string): Promise<boolean> {
     const live = this.#deps.live.get(requestId)
     if (live === undefined) return false
-    if ((await this.#deps.live.accessOf(live)).sshPublicKey === publicKey) return true
+    const { sshPublicKey, authorizedKeys } = await this.#deps.live.accessOf(live)
+    if (sshPublicKey === publicKey || authorizedKeys.includes(publicKey)) return true
     return (await this.#deps.sshKeys.accountsWith(publicKey)).includes(live.accountId)
   }
 
@@ -144,11 +149,13 @@ export class Directory implements GatewayDirectory {
 
   /** By everything a user of SSH may call a job of this account. */
   async #findOf(accountId: string, user: string): Promise<GatewayTarget | undefined> {
-    const { live, store, aliases } = this.#deps
+    const { live, store, aliases, microvms } = this.#deps
     const byLabel = live.byLabel(user)
     if (byLabel?.accountId === accountId) return await this.#target(byLabel)
     const job = await store.find(accountId, user)
     if (job) return await this.#targetOf(job)
+    const microvm = await microvms.find(accountId, user)
+    if (microvm) return await this.#ofWorkspace(accountId, microvm.workspaceId)
     const alias = label.test(user) ? await aliases?.find(user, `${user}.${new URL(this.#deps.appsUrl() ?? 'http://none').hostname}`) : undefined
     return alias?.accountId === accountId ? await this.#ofWorkspace(alias.accountId, alias.workspaceId) : undefined
   }

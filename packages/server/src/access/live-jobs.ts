@@ -1,6 +1,6 @@
 import { MagsError, type Visibility } from '@mags/protocol'
 import type { Logger } from 'pino'
-import { type Job, subdomainOf } from '../jobs/job.ts'
+import { type Job, type JobHead, subdomainOf } from '../jobs/job.ts'
 import type { JobRun } from '../jobs/job-run.ts'
 import { ownerOf } from './owner.ts'
 import { type Access, type AccessStore, noAccess, type SshAccess } from './store.ts'
@@ -41,14 +41,20 @@ export class LiveJobs {
     this.#logger = logger
   }
 
-  add(job: Job, run: JobRun): void {
+  /** Again when it has got its workspace, or is tried again. */
+  add(job: JobHead, run: JobRun): void {
     const { requestId, accountId, name, workspaceId, persistent, port } = job
     const live: LiveJob = { requestId, accountId, name, workspaceId, persistent, port, owner: ownerOf(job), run, access: undefined }
     const labels = labelsOf(job)
     this.#jobs.set(requestId, live)
     this.#owners.set(live.owner, live)
     for (const label of labels) this.#labels.set(label, live)
-    if (workspaceId !== null) this.#workspaces.set(workspaceKey(accountId, workspaceId), live)
+    if (workspaceId !== null) {
+      const key = workspaceKey(accountId, workspaceId)
+      // What only waits for it is not what is meant by it, as long as another job has it.
+      const other = this.#workspaces.get(key)
+      if (job.workspaceStorageId !== null || other === undefined || other.requestId === requestId) this.#workspaces.set(key, live)
+    }
     // A port that was handed out before is open again: to the job on the same workspace, and after a restart of the server.
     if (persistent && (workspaceId !== null || job.status !== 'pending'))
       void run.uses.begun.then(() => this.accessOf(live)).catch((error: unknown) => this.#warn(error, live))
@@ -155,7 +161,7 @@ export class LiveJobs {
 }
 
 /** `xxxxxxxx-xxx`, the first twelve characters of the request id, is a valid label, and so are its first twelve hex digits. */
-function labelsOf(job: Job): readonly string[] {
+function labelsOf(job: JobHead): readonly string[] {
   return [...new Set([subdomainOf(job), job.subdomain, job.requestId.slice(0, 12), job.requestId.replaceAll('-', '').slice(0, 12)])]
 }
 

@@ -10,10 +10,14 @@ import { type CronRoutesDeps, cronRoutes } from '../cron/routes.ts'
 import { type FileRoutesDeps, fileRoutes } from '../files/routes.ts'
 import type { Metrics } from '../health/metrics.ts'
 import { healthRoutes } from '../health/routes.ts'
+import { type ImageRoutesDeps, imageRoutes } from '../images/routes.ts'
+import { type JobApiRoutesDeps, jobApiRoutes } from '../job-api/routes.ts'
 import { type JobRoutesDeps, jobRoutes } from '../jobs/routes.ts'
 import { type LogRoutesDeps, logRoutes } from '../logs/routes.ts'
+import { type MicrovmRoutesDeps, microvmRoutes } from '../microvms/routes.ts'
 import { poolRoutes } from '../pool/routes.ts'
 import { sandboxFileRoutes } from '../sandbox-files/routes.ts'
+import { type TemplateRoutesDeps, templateRoutes } from '../templates/routes.ts'
 import { authenticate } from '../tokens/authenticate.ts'
 import type { Identity, Tokens } from '../tokens/tokens.ts'
 import { type WorkspaceRoutesDeps, workspaceRoutes } from '../workspaces/routes.ts'
@@ -37,7 +41,18 @@ declare module 'fastify' {
   }
 }
 
-export interface AppDeps extends JobRoutesDeps, SshKeyRoutesDeps, LogRoutesDeps, WorkspaceRoutesDeps, FileRoutesDeps, AliasRoutesDeps, CronRoutesDeps {
+export interface AppDeps
+  extends JobRoutesDeps,
+    SshKeyRoutesDeps,
+    LogRoutesDeps,
+    WorkspaceRoutesDeps,
+    FileRoutesDeps,
+    AliasRoutesDeps,
+    CronRoutesDeps,
+    ImageRoutesDeps,
+    JobApiRoutesDeps,
+    MicrovmRoutesDeps,
+    TemplateRoutesDeps {
   readonly host: HostApi
   readonly tokens: Tokens
   readonly metrics: Metrics
@@ -105,8 +120,12 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
         await api.register(fileRoutes, deps)
         await api.register(aliasRoutes, deps)
         await api.register(cronRoutes, deps)
+        await api.register(jobApiRoutes, deps)
+        await api.register(microvmRoutes, deps)
+        await api.register(templateRoutes, deps)
         await api.register(sandboxFileRoutes, deps)
         await api.register(sshKeyRoutes, deps)
+        await api.register(imageRoutes, deps)
         await api.register(poolRoutes, { host: deps.host })
       },
       { prefix },

@@ -1,4 +1,4 @@
-import { type HostCapabilities, MagsError, type SubmitJobRequest } from '@mags/protocol'
+import { type HostCapabilities, type IsolationWish, MagsError, type SubmitJobRequest } from '@mags/protocol'
 
 /** Refuses what this server cannot do: rejects with MagsError that names the field and what there is instead. */
 export function checkAvailable(request: SubmitJobRequest, host: HostCapabilities, has: { readonly files: boolean }): void {
@@ -9,13 +9,18 @@ export function checkAvailable(request: SubmitJobRequest, host: HostCapabilities
   checkBound('vcpus', request.vcpus, host.maxVcpus)
   checkBound('memory_mb', request.memory_mb, host.maxMemoryMb)
   checkBound('disk_gb', request.disk_gb, host.maxDiskGb)
-  if (request.isolation === 'auto') return
-  const wall = host[request.isolation]
-  if (!wall.available) throw new MagsError('not_available', `isolation: "${request.isolation}" cannot be had on this server: ${wall.detail}`)
+  checkIsolation(request.isolation, host)
+}
+
+/** Throws MagsError('not_available') when this host does not have that wall. */
+export function checkIsolation(wish: IsolationWish, host: HostCapabilities): void {
+  if (wish === 'auto') return
+  const wall = host[wish]
+  if (!wall.available) throw new MagsError('not_available', `isolation: "${wish}" cannot be had on this server: ${wall.detail}`)
 }
 
 /** The image of a job; rejects with MagsError when there is no such image. */
-export function chooseImage(request: SubmitJobRequest, host: HostCapabilities): string {
+export function chooseImage(request: Pick<SubmitJobRequest, 'image' | 'rootfs_type'>, host: HostCapabilities): string {
   const { image, rootfs_type: alias } = request
   if (image !== undefined && alias !== undefined && image !== alias)
     throw new MagsError('bad_request', 'rootfs_type: is another name of image; give one of them')

@@ -1,12 +1,15 @@
 import { randomUUID } from 'node:crypto'
 import { timestamp } from '../state/timestamp.ts'
-import { type Job, neverSlept, newSubdomain, noTimings } from './job.ts'
+import { type Job, neverSlept, newSubdomain, noTimings, plainJob } from './job.ts'
 
 /** The job of a copy: like its source, but for what names it and what it has done. Its deadline, if the script has one, counts anew. */
 export function copyOf(source: Job, { requestId, name, now }: { readonly requestId: string; readonly name: string; readonly now: number }): Job {
   return {
     ...source,
     ...neverSlept,
+    ...plainJob,
+    // Its files are changes to that version.
+    imageDigest: source.imageDigest,
     requestId,
     jobId: randomUUID(),
     name,

@@ -1,7 +1,7 @@
 import type { EgressPolicy } from '@mags/protocol'
 import type { Insertable, Selectable } from 'kysely'
 import type { JobsTable } from '../state/schema.ts'
-import type { Job, JobTimings } from './job.ts'
+import type { Job, JobHead, JobTimings } from './job.ts'
 
 export function timingColumns(timings: JobTimings) {
   return {
@@ -13,6 +13,75 @@ export function timingColumns(timings: JobTimings) {
     script_ms: timings.scriptMs,
   }
 }
+
+/** All but the script. */
+export const headColumns = [
+  'request_id',
+  'job_id',
+  'account_id',
+  'name',
+  'status',
+  'persistent',
+  'environment',
+  'startup_command',
+  'no_sleep',
+  'timeout_seconds',
+  'image',
+  'isolation_wish',
+  'isolation',
+  'vcpus',
+  'memory_mb',
+  'disk_gb',
+  'port',
+  'subdomain',
+  'workspace_id',
+  'base_workspace_id',
+  'vm_id',
+  'exit_code',
+  'error',
+  'queue_ms',
+  'acquire_ms',
+  'attach_ms',
+  'first_byte_ms',
+  'start_ms',
+  'script_ms',
+  'created_at',
+  'started_at',
+  'completed_at',
+  'file_ids',
+  'workspace_storage_id',
+  'workspace_fence',
+  'base_storage_id',
+  'workspace_version',
+  'workspace_synced_at',
+  'workspace_size_bytes',
+  'workspace_uploaded_bytes',
+  'sleep_stage',
+  'slept_at',
+  'woken_at',
+  'wake_reason',
+  'wake_ms',
+  'restarted',
+  'url_used',
+  'egress',
+  'egress_bytes',
+  'forked_from',
+  'forked_with_memory',
+  'kind',
+  'definition_id',
+  'priority',
+  'max_retries',
+  'retry_backoff_seconds',
+  'attempt',
+  'not_before',
+  'warm',
+  'workspace_scope',
+  'init',
+  'image_digest',
+  'ip_lease',
+  'ipv4_address',
+  'ipv6_address',
+] as const satisfies readonly (keyof JobsTable)[]
 
 export function toRow(job: Job): Insertable<JobsTable> {
   return {
@@ -81,6 +150,10 @@ export function toRow(job: Job): Insertable<JobsTable> {
 }
 
 export function toJob(row: Selectable<JobsTable>): Job {
+  return { ...toHead(row), script: row.script }
+}
+
+export function toHead(row: Pick<Selectable<JobsTable>, (typeof headColumns)[number]>): JobHead {
   return {
     requestId: row.request_id,
     jobId: row.job_id,
@@ -88,7 +161,6 @@ export function toJob(row: Selectable<JobsTable>): Job {
     name: row.name,
     status: row.status,
     persistent: row.persistent !== 0,
-    script: row.script,
     environment: JSON.parse(row.environment) as Record<string, string>,
     startupCommand: row.startup_command,
     noSleep: row.no_sleep !== 0,

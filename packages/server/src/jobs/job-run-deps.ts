@@ -3,7 +3,9 @@ import type { Logger } from 'pino'
 import type { JobMetrics } from '../health/metrics.ts'
 import type { LogStore } from '../logs/log-store.ts'
 import type { JobWorkspaceDeps } from '../workspaces/job-workspace.ts'
+import type { Job } from './job.ts'
 import type { JobFiles } from './job-files.ts'
+import type { JobRun } from './job-run.ts'
 import type { JobStore } from './store.ts'
 
 export interface JobRunDeps {
@@ -21,4 +23,10 @@ export interface JobRunDeps {
   readonly stopGraceMs: number
   /** The same after a timeout. */
   readonly timeoutGraceMs: number
+  /** The longest that a job may run that is not persistent, or that asks for a longer time; 0 or absent: no bound. */
+  readonly maxJobSeconds?: number
+  /** A try of a job failed, and there is to be another one, which this makes. Absent: there are none. */
+  readonly onRetry?: (job: Job, before: JobRun) => JobRun
+  /** A job was put to sleep. */
+  readonly onAsleep?: () => void
 }

@@ -3,13 +3,12 @@ import type { JobLog } from '../logs/job-log.ts'
 import { timestamp } from '../state/timestamp.ts'
 import { JobWorkspace } from '../workspaces/job-workspace.ts'
 import { wordsOf } from '../workspaces/save-left.ts'
-import { endJob } from './end-job.ts'
-import { type Job, type JobTimings, sandboxSpecOf } from './job.ts'
-import { JobEgress } from './job-egress.ts'
-import { JobEgressPolicy } from './job-egress-policy.ts'
-import { type Ending, failed, judge, type Verdict } from './job-outcome.ts'
+import { type Job, type JobHead, type JobTimings, sandboxSpecOf } from './job.ts'
+import { deadlineOf, type Ending, failed, judge, mayWorkAgain, type Verdict } from './job-outcome.ts'
 import type { JobRunDeps } from './job-run-deps.ts'
+import { JobSandbox } from './job-sandbox.ts'
 import { JobScript } from './job-script.ts'
+import { endTry, type Tries } from './retry-job.ts'
 import { scriptOf } from './script-of.ts'
 import { JobSleep } from './sleep/job-sleep.ts'
 import { JobUses } from './sleep/job-uses.ts'
@@ -19,7 +18,7 @@ import { StartReport } from './start-report.ts'
 import { tellProgress } from './tell-progress.ts'
 
 /**
- * One job from its row to its end.
+ * One job from its row to its end, or one try of it.
  *
  *     waiting ──take──► taking ──► taken ──execute──► starting ──► running ──► finished
  *                                                     adopt ─────────►│  ▲
@@ -29,7 +28,8 @@ import { tellProgress } from './tell-progress.ts'
  * whatever its script did before.
  *
  * `stop`, a timeout, a failure and a lost sandbox lead to `finished` from anywhere; whichever is first decides. In `finished` the log and the status are
- * stored, followers are told, and the sandbox is destroyed in the background. A workspace is saved before the status is stored. `detach` (the server goes, the job stays) leaves row and sandbox as they are.
+ * stored, followers are told, and the sandbox is destroyed in the background. A workspace is saved before the status is stored. A try that failed with others left puts the job back among those that wait, where a
+ * new object goes on with the same log: {@link endTry}; `done` is of the job, not of the try. `detach` (the server goes, the job stays) leaves row and sandbox as they are.
  */
 export class JobRun {
   readonly requestId: string
@@ -41,40 +41,50 @@ export class JobRun {
   readonly #deps: JobRunDeps
   readonly #start: StartReport
   readonly #abort = new AbortController()
-  readonly #done = Promise.withResolvers<void>()
-  readonly #workspace: JobWorkspace | undefined
-  readonly #policy = new JobEgressPolicy(() => this.#running)
-  readonly #egressWatch: JobEgress
+  readonly #done: PromiseWithResolvers<void>
+  readonly #tries: Tries
+  #workspace: JobWorkspace | undefined
+  #entering: Promise<void> | undefined
+  readonly #sandbox: JobSandbox
   readonly #script: JobScript
-  #running: RunningSandbox | undefined
   #ending: Ending | undefined
   #finishing: Promise<void> | undefined
   #stopping: Promise<void> | undefined
   #detached = false
   #waiting = true
+  #next: JobRun | undefined
 
-  /** `acceptedAt` is a reading of `performance.now()`. */
-  constructor(deps: JobRunDeps, job: Job, acceptedAt: number) {
+  /** `acceptedAt` is a reading of `performance.now()`; `before` is the try that failed. */
+  constructor(deps: JobRunDeps, job: JobHead, acceptedAt: number, before?: JobRun) {
     this.#deps = deps
     this.requestId = job.requestId
     this.accountId = job.accountId
     this.persistent = job.persistent
     this.#start = new StartReport(acceptedAt, (timings) => this.#storeTimings(timings))
-    this.log = deps.logs.create(job.requestId, () => this.#start.firstOutput())
-    const { requestId, persistent, restarted, environment, workspaceId, workspaceStorageId: storageId } = job
+    const firstOutput = () => this.#start.firstOutput()
+    this.log = before?.log ?? deps.logs.create(job.requestId, firstOutput)
+    if (before) this.log.onFirstOutput(firstOutput)
+    this.#done = before === undefined ? Promise.withResolvers<void>() : before.#done
+    const { requestId, persistent, restarted, environment, attempt, maxRetries, retryBackoffSeconds } = job
     const { log } = this
-    if (workspaceId !== null && storageId !== null)
-      this.#workspace = new JobWorkspace(deps.saving, { requestId, workspaceId, storageId, log, onFenced: (words) => void this.fail(words) })
+    this.#tries = { attempt, maxRetries, retryBackoffSeconds }
+    this.hold(job)
+    const workspace = () => this.#workspace
     const { store, clock, logger } = deps
     const { timers, stopSaveWaitMs } = deps.saving
-    const storeBytes = (bytes: number) => store.setEgressBytes(requestId, bytes)
-    this.#egressWatch = new JobEgress({ storedBytes: job.egressBytes, log, logger, timers, storeBytes })
+    this.#sandbox = new JobSandbox(deps, job, log, (words) => void this.fail(words))
     const sleeper = {
       requestId,
       log,
-      workspace: this.#workspace,
-      sandbox: () => this.#running,
-      replace: (running: RunningSandbox | undefined) => this.#replace(running),
+      get workspace() {
+        return workspace()
+      },
+      fellAsleep: () => deps.onAsleep?.(),
+      sandbox: () => this.#sandbox.running,
+      replace: (running: RunningSandbox | undefined) => {
+        this.#sandbox.replace(running)
+        this.#script.restart(running)
+      },
       isUsed: () => this.uses.open > 0 || this.uses.noSleep || this.#isEnding,
       restart: (abort: AbortSignal) => restartJob(deps, requestId, log, abort),
     }
@@ -84,14 +94,16 @@ export class JobRun {
       ...seen,
       requestId,
       restarted,
-      hasWorkspace: this.#workspace !== undefined,
+      get hasWorkspace() {
+        return workspace() !== undefined
+      },
       log,
       start: this.#start,
       ending: () => this.#ending,
       isDetached: () => this.#detached,
       scriptEnded: () => this.uses.touch(),
-      timedOut: (seconds) => {
-        this.#ending = { kind: 'timeout', seconds }
+      timedOut: (words) => {
+        this.#ending = { kind: 'timeout', words }
       },
       finish: (verdict) => this.#finish(verdict),
     })
@@ -119,9 +131,32 @@ export class JobRun {
     return this.#start.timings
   }
 
-  /** Whether it ended, rather than being left to the next process. */
+  /** Whether it ended, rather than being left to the next process or tried again. */
   get isOver(): boolean {
-    return this.#finishing !== undefined
+    return this.#finishing !== undefined && this.#next === undefined
+  }
+
+  /** How its script ended, once that is in its log and row; undefined when that is not seen: the job is over before, or left to the next process. A persistent job lives on, and the init of an image is a script. */
+  get scriptEnd(): ReturnType<JobScript['endBefore']> {
+    return this.#script.endBefore(this.done)
+  }
+
+  /** It has its workspace, if it is to have one. */
+  hold({ requestId, workspaceId, workspaceStorageId: storageId }: JobHead): void {
+    if (workspaceId === null || storageId === null || this.#workspace !== undefined) return
+    const { log } = this
+    this.#workspace = new JobWorkspace(this.#deps.saving, { requestId, workspaceId, storageId, log, onFenced: (words) => void this.fail(words) })
+  }
+
+  /** Whether `enter` would have to wait. */
+  get waitsForTurn(): boolean {
+    return this.#workspace?.isBusy ?? false
+  }
+
+  /** Waits until nothing works on its workspace any more, such as the sandbox of the job before; `take` does it, too. Rejects when the job ends meanwhile. */
+  enter(): Promise<void> {
+    this.#entering ??= this.#workspace?.enter(this.#abort.signal) ?? Promise.resolve()
+    return this.#entering
   }
 
   /** Takes a sandbox and stores that; undefined when the job ended instead. */
@@ -129,7 +164,7 @@ export class JobRun {
     try {
       return await this.takeFrom(job, (spec, abort) => this.#deps.host.acquire(spec, abort, tellProgress(this.log)))
     } catch (error) {
-      if (!this.#isEnding) await this.#finish(this.#failure(error))
+      await this.#failBy(error)
       this.#workspace?.leave()
       return undefined
     }
@@ -140,8 +175,8 @@ export class JobRun {
     this.#start.dequeued()
     // Ready by the time the first output comes; a failure shows at the first write.
     this.log.open().catch(() => undefined)
-    await this.#workspace?.enter(this.#abort.signal)
-    const lease = await obtain(this.#policy.applyTo(sandboxSpecOf(job)), this.#abort.signal)
+    await this.enter()
+    const lease = await obtain(this.#sandbox.applyPolicy(sandboxSpecOf(job)), this.#abort.signal)
     this.#start.acquired()
     const stored = await this.#storeTaken(lease).catch(async (error: unknown) => {
       await lease.release()
@@ -157,8 +192,7 @@ export class JobRun {
     try {
       await this.launch(job, lease)
     } catch (error) {
-      if (!this.#isEnding) await this.#finish(this.#failure(error))
-      return
+      return await this.#failBy(error)
     }
     await this.follow()
   }
@@ -167,6 +201,7 @@ export class JobRun {
   async launch(job: Job, lease: SandboxLease): Promise<void> {
     this.#script.begin(job)
     let script: ScriptSpec
+    let running: RunningSandbox
     try {
       if (this.#ending) throw ended()
       script = await scriptOf(job, this.#deps.files)
@@ -176,46 +211,50 @@ export class JobRun {
       throw error
     }
     try {
-      this.#running = await lease.run(script, job.restarted ? startupOutput(this.log) : this.log.sink)
+      running = await lease.run(script, job.restarted ? startupOutput(this.log) : this.log.sink)
     } catch (error) {
       this.#workspace?.leave()
       throw error
     }
+    this.#sandbox.begin(running)
     if (this.#detached) throw ended()
-    if (!this.#finishing) this.#egressWatch.watch(this.#running, { hasRules: job.egress !== null })
-    this.#catchUpEgress(this.#running)
+    this.#sandbox.watch({ hasRules: job.egress !== null, isOver: this.#finishing !== undefined })
     this.#start.attached()
     this.uses.begin()
-    if (job.timeoutSeconds !== null && !job.restarted) this.#script.armDeadline(job.timeoutSeconds)
-    if (!this.#finishing) this.#workspace?.watch(this.#running)
+    const deadline = deadlineOf(job, this.#deps.maxJobSeconds ?? 0)
+    if (deadline !== undefined && !job.restarted) this.#script.armDeadline(deadline)
+    if (!this.#finishing) this.#workspace?.watch(running)
   }
 
   /** Settles when the script that was launched has ended; at once when that was a startup command. */
   async follow(): Promise<void> {
-    const running = this.#running
+    const { running } = this.#sandbox
     if (running === undefined) return
     // A stop or the end of the server came while the script was being started.
-    if (this.#finishing) return this.#destroy()
+    if (this.#finishing) {
+      void this.#destroy()
+      return
+    }
     await this.#script.follow(running)
   }
 
   /** Goes on with a sandbox of a former process; without one it is a job that wakes in a new sandbox. */
-  async adopt(job: Job, running: RunningSandbox | undefined): Promise<void> {
+  async adopt(job: JobHead, running: RunningSandbox | undefined): Promise<void> {
     this.#waiting = false
-    this.#running = running
+    this.#sandbox.adopt(running)
     const asleep = job.sleepStage !== null
     if (job.sleepStage !== null)
       this.sleep.adopt(running ? job.sleepStage : 'released', Math.max(0, this.#deps.clock() - Date.parse(job.sleptAt ?? job.createdAt)))
     if (running) this.#workspace?.watch(running, { asleep })
-    if (running) this.#egressWatch.watch(running, { isAdopted: true })
     await this.#workspace?.enter()
     this.uses.begin()
     if (job.exitCode !== null) await this.#script.adoptExit(job.exitCode)
     if (running === undefined) return
     if (job.restarted) return await this.#script.follow(running)
     if (job.exitCode !== null) return this.#script.followSandbox(running)
-    if (job.timeoutSeconds !== null && job.startedAt !== null)
-      this.#script.armDeadline(job.timeoutSeconds, Math.max(0, this.#deps.clock() - Date.parse(job.startedAt)))
+    // What the operator allows may have changed since; what runs goes on to its end.
+    const deadline = deadlineOf(job, 0)
+    if (deadline !== undefined && job.startedAt !== null) this.#script.armDeadline(deadline, Math.max(0, this.#deps.clock() - Date.parse(job.startedAt)))
     await this.follow()
   }
 
@@ -232,20 +271,21 @@ export class JobRun {
     await this.#finish(judge({ kind: 'sandbox-lost', exitCode: 137 }, this.#ending))
   }
 
-  /** Ends the job as `error` for a reason found outside. */
-  async fail(reason: string): Promise<void> {
-    await this.#finish(failed(reason))
+  /** Ends the job as `error` for a reason found outside; `retryable`: unless it is to be tried again. */
+  async fail(reason: string, options?: { readonly retryable: boolean }): Promise<void> {
+    await this.#finish(failed(reason, options))
   }
 
   /** Leaves the job as it is stored, for the next process. */
   async detach(): Promise<void> {
     if (this.#finishing) {
       this.#workspace?.hurry()
-      return await this.#finishing
+      await this.#finishing
+      return await this.#next?.detach()
     }
     this.#detached = true
     this.#script.cancelDeadline()
-    this.#egressWatch.detach()
+    this.#sandbox.egress.detach()
     this.#abort.abort(new MagsError('no_capacity', 'the server is shutting down'))
     await this.sleep.leave()
     await this.#workspace?.pause()
@@ -256,7 +296,7 @@ export class JobRun {
   /** Lets go of it and ends its sandbox; what is stored of it is the caller's to delete. */
   async discard(): Promise<void> {
     await this.detach()
-    await this.#running?.destroy().catch((error: unknown) => this.#warn(error, 'a sandbox could not be destroyed'))
+    await this.#sandbox.destroy()
     this.#workspace?.leave()
   }
 
@@ -269,7 +309,7 @@ export class JobRun {
 
   /** What it may reach from now on; before it has a sandbox, from its start on. Rejects as `RunningSandbox.setEgress`. */
   setEgress(policy: EgressPolicy): Promise<void> {
-    return this.#policy.set(policy)
+    return this.#sandbox.setEgress(policy)
   }
 
   /** Whether its sandbox was made anew: what it runs first is the startup command. */
@@ -293,6 +333,7 @@ export class JobRun {
     return this.#deps.store.markRunning(this.requestId, {
       vmId: lease.sandboxId,
       isolation: lease.isolation,
+      warm: lease.warm,
       queueMs: queueMs ?? 0,
       acquireMs: acquireMs ?? 0,
       startedAt: timestamp(this.#deps.clock()),
@@ -304,27 +345,15 @@ export class JobRun {
     this.#deps.store.setTimings(this.requestId, timings).catch((error: unknown) => this.#warn(error, 'the timings of a job could not be stored'))
   }
 
-  /** A wake made another sandbox, or it was given back. */
-  #replace(running: RunningSandbox | undefined): void {
-    this.#running = running
-    if (running !== undefined) {
-      this.#catchUpEgress(running)
-      this.#egressWatch.watch(running)
-    }
-    this.#script.restart(running)
-  }
-
-  /** A policy that came while this sandbox was being made. */
-  #catchUpEgress(running: RunningSandbox): void {
-    this.#policy.catchUp(running).catch((error: unknown) => void this.fail(`egress: ${wordsOf(error)}`))
-  }
-
   async #stop(): Promise<void> {
-    if (this.#finishing) return await this.#finishing
+    if (this.#finishing) {
+      await this.#finishing
+      return await this.#next?.stop()
+    }
     this.#ending ??= { kind: 'stop' }
     this.#abort.abort(new MagsError('job_not_running', 'the job was stopped'))
     const reachable = await this.sleep.end()
-    const running = reachable ? this.#running : undefined
+    const running = reachable ? this.#sandbox.running : undefined
     const scriptRan = this.#script.runs
     if (running !== undefined && (scriptRan || this.restarted)) await this.#script.stop(running)
     if (running === undefined || !scriptRan) await this.#finish({ status: 'stopped', exitCode: this.#script.exitCode, error: null })
@@ -340,26 +369,27 @@ export class JobRun {
     this.#script.cancelDeadline()
     this.uses.end()
     await this.sleep.end()
-    const { requestId, log } = this
+    const [{ requestId, log }, { onRetry }] = [this, this.#deps]
     const stopping = () => this.#ending?.kind === 'stop' || this.#ending?.kind === 'shutdown'
-    const ending = { requestId, log, workspace: this.#workspace, egress: this.#egressWatch, timings: () => this.timings, stopping }
-    await endJob(this.#deps, ending, verdict)
+    const next = onRetry === undefined || this.#detached ? undefined : (job: Job) => onRetry(job, this)
+    const ending = { requestId, log, workspace: this.#workspace, egress: this.#sandbox.egress, timings: () => this.timings, stopping }
+    this.#next = await endTry(this.#deps, { ...ending, tries: this.#tries, endSandbox: () => this.#sandbox.end(this.#destroy()), next }, verdict)
+    if (this.#next !== undefined) return
     this.#done.resolve()
-    this.#destroy()
+    void this.#destroy()
   }
 
-  #destroy(): void {
-    // Released, it has none.
-    if (this.#running === undefined && this.uses.hasBegun) this.#workspace?.leave()
-    this.#running
-      ?.destroy()
-      .catch((error: unknown) => this.#warn(error, 'a sandbox could not be destroyed'))
-      .finally(() => this.#workspace?.leave())
+  async #destroy(): Promise<void> {
+    const { running } = this.#sandbox
+    await this.#sandbox.destroy()
+    // Released, it has none; before its start whoever starts it leaves the workspace.
+    if (running !== undefined || this.uses.hasBegun) this.#workspace?.leave()
   }
 
-  #failure(error: unknown): Verdict {
+  async #failBy(error: unknown): Promise<void> {
+    if (this.#isEnding) return
     if (!(error instanceof MagsError)) this.#deps.logger.error({ err: error, requestId: this.requestId }, 'a job failed for an unknown reason')
-    return failed(wordsOf(error))
+    await this.#finish(failed(wordsOf(error), { retryable: mayWorkAgain(error) }))
   }
 
   #warn(error: unknown, words: string): void {

@@ -1,6 +1,6 @@
 import type { RunningSandbox, ScriptExit } from '@mags/protocol'
 import type { JobLog } from '../logs/job-log.ts'
-import { type Ending, judge, timeoutWords, type Verdict } from './job-outcome.ts'
+import { type Ending, judge, type Verdict } from './job-outcome.ts'
 import type { JobRunDeps } from './job-run-deps.ts'
 import { setLongTimeout } from './set-long-timeout.ts'
 import type { JobSleep } from './sleep/job-sleep.ts'
@@ -29,7 +29,7 @@ export interface ScriptedJob {
   /** Its script has ended. */
   scriptEnded(): void
   /** It ran out of time; this is why it ends. */
-  timedOut(seconds: number): void
+  timedOut(words: string): void
   finish(verdict: Verdict): Promise<void>
 }
 
@@ -46,6 +46,7 @@ export class JobScript {
   readonly #job: ScriptedJob
   #restarted: boolean
   #exit: ScriptExit | undefined
+  readonly #seen = Promise.withResolvers<ScriptExit>()
   #cancelDeadline: () => void = () => undefined
 
   constructor(deps: Pick<JobRunDeps, 'store' | 'logger' | 'stopGraceMs' | 'timeoutGraceMs'>, job: ScriptedJob) {
@@ -64,6 +65,11 @@ export class JobScript {
     return this.#exit === undefined && !this.#restarted
   }
 
+  /** How it ended, once that is seen; undefined when it is not before `over`. */
+  async endBefore(over: Promise<void>): Promise<ScriptExit | undefined> {
+    return (await Promise.race([this.#seen.promise, over])) ?? undefined
+  }
+
   get exitCode(): number | null {
     return this.#exit?.exitCode ?? null
   }
@@ -76,16 +82,17 @@ export class JobScript {
   /** Its end was seen by a former process. */
   async adoptExit(exitCode: number): Promise<void> {
     this.#exit = { kind: 'exited', exitCode }
+    this.#seen.resolve(this.#exit)
     await this.#job.log.markScriptExit(exitCode)
   }
 
-  /** It may run for `seconds`, of which `spentMs` are over. */
-  armDeadline(seconds: number, spentMs = 0): void {
+  /** It may run for `seconds`, of which `spentMs` are over; `words` are said then. */
+  armDeadline({ seconds, words }: { readonly seconds: number; readonly words: string }, spentMs = 0): void {
     const { log, sleep } = this.#job
     const onTimeout = () => {
       if (this.#job.ending() || this.#exit) return
-      this.#job.timedOut(seconds)
-      void log.system(timeoutWords(seconds), 'error')
+      this.#job.timedOut(words)
+      void log.system(words, 'error')
       void sleep.end().then(async () => {
         const running = this.#job.sandbox()
         if (running !== undefined) await this.#terminate(running, this.#deps.timeoutGraceMs)
@@ -146,12 +153,16 @@ export class JobScript {
     start.scriptEnded()
     const ending = this.#job.ending()
     const lives = persistent && ending === undefined && (exit.kind === 'exited' || exit.kind === 'signalled')
-    if (!lives) return await this.#job.finish(judge(exit, ending))
+    if (!lives) {
+      this.#seen.resolve(exit)
+      return await this.#job.finish(judge(exit, ending))
+    }
     if (exit.reason !== undefined) await log.system(exit.reason, 'error')
     await log.flush()
     const store = () => this.#deps.store.setScriptExit(requestId, exit.exitCode, start.timings)
     await storeSurely(store, (error) => this.#warn(error, 'the state of a job could not be stored'))
     await log.markScriptExit(exit.exitCode)
+    this.#seen.resolve(exit)
     this.followSandbox(running)
   }
 

@@ -12,6 +12,8 @@ import type { EgressPolicy, Isolation, IsolationWish, JobStatus, LeasedAddresses
  *
  *     running ◄──► sleeping ──► error, stopped
  *
+ *     pending, running ──► pending (a try that failed, with retries left: `attempt` is one more, `notBefore` says when it is tried again)
+ *
  * A persistent job rests in `running` with `exitCode` set once its script has ended, and goes to `sleeping` when nobody uses it; `sleepStage` says how deep. In `released` it has no sandbox (`vmId` is null):
  * it wakes in a new one, made from its workspace, and is `restarted` from then on. `completed`, `error` and `stopped` are final.
  */
@@ -95,6 +97,9 @@ export interface Job {
   /** Whether memory and processes were copied, too. Null until the copy runs: one that a server leaves so behind never was a job. */
   readonly forkedWithMemory: boolean | null
 }
+
+/** A job without what only its start needs. */
+export type JobHead = Omit<Job, 'script'>
 
 /** What a job has before it slept, or was reached from outside, for the first time, and that is no copy. */
 export const neverSlept = {

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import { MagsError } from '@mags/protocol'
 import { describe, expect, it } from 'vitest'
 import { startTestServer } from '../testing/test-server.ts'
@@ -11,7 +12,16 @@ describe('the life of a job', () => {
     expect(answer.status).toBe(202)
     expect(answer.body).toEqual({ request_id: expect.any(String), status: 'accepted', message: 'Mags job submitted successfully' })
     const status = await mags.ended(String(answer.body.request_id))
-    expect(status).toMatchObject({ status: 'completed', exit_code: 0, error: null, isolation: 'container', image: 'debian-12', sleeping: false, url: null })
+    expect(status).toMatchObject({
+      status: 'completed',
+      exit_code: 0,
+      error: null,
+      warm: true,
+      isolation: 'container',
+      image: 'debian-12',
+      sleeping: false,
+      url: null,
+    })
     expect(status.name).toMatch(/^mags-job-\d+$/)
     expect(status.vm_id).toMatch(/^[0-9a-f]{12}$/)
     expect(status.subdomain).toMatch(/^[0-9a-f]{12}$/)
@@ -257,13 +267,25 @@ describe('the queue', () => {
     expect(mags.host.acquired.map(({ image }) => image)).toEqual(['alpine', 'debian-12', 'alpine'])
   })
 
-  it('asks for at most 64 sandboxes at once', async () => {
+  it('asks for few sandboxes at once for one account, so that another one need not stand behind them', async () => {
     const open = Promise.withResolvers<void>()
     await using mags = await startTestServer({ beforeAcquire: () => open.promise })
     const ids = await Promise.all(Array.from({ length: 100 }, () => mags.submit({ script: 'echo' })))
-    expect(mags.host.acquired).toHaveLength(64)
+    expect(mags.host.acquired).toHaveLength(Math.max(8, 2 * availableParallelism()))
     open.resolve()
     for (const id of ids) expect((await mags.ended(id)).status).toBe('completed')
+  })
+})
+
+describe('quotas of an account', () => {
+  it('refuses what would wait beyond them, and says when to try again', async () => {
+    await using mags = await startTestServer({ held: true, deps: { limits: { maxPendingJobsPerAccount: 1 } } })
+    await mags.submit({ script: 'echo' })
+    const refused = await mags.call('POST', '/mags-jobs', { script: 'echo' })
+    expect(refused).toMatchObject({
+      ...{ status: 429, headers: { 'retry-after': '5' } },
+      body: { code: 'rate_limited', error: '1 job is waiting already for this account; try again in a moment' },
+    })
   })
 })
 

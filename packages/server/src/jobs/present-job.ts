@@ -31,6 +31,7 @@ export function presentJob(job: Job, { appsUrl, live, workspace, visibility }: J
     first_byte_duration_ms: timings.firstByteMs,
     start_duration_ms: timings.startMs,
     script_duration_ms: timings.scriptMs,
+    warm: job.warm,
     created_at: job.createdAt,
     started_at: job.startedAt,
     completed_at: job.completedAt,

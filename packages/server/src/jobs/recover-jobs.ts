@@ -2,8 +2,9 @@ import type { HostApi, RunningSandbox } from '@mags/protocol'
 import type { Logger } from 'pino'
 import type { LogStore } from '../logs/log-store.ts'
 import { timestamp } from '../state/timestamp.ts'
+import type { WorkspaceStore } from '../workspaces/store.ts'
 import type { Dispatcher } from './dispatcher.ts'
-import type { Job } from './job.ts'
+import type { JobHead } from './job.ts'
 import { startupOutput } from './sleep/startup-output.ts'
 import type { JobStore } from './store.ts'
 
@@ -11,6 +12,7 @@ export interface RecoverDeps {
   readonly store: JobStore
   readonly host: HostApi
   readonly logs: LogStore
+  readonly workspaces: WorkspaceStore
   readonly dispatcher: Dispatcher
   readonly clock: () => number
   readonly logger: Logger
@@ -19,25 +21,28 @@ export interface RecoverDeps {
 export const stoppedWhileRunning = 'the server stopped while this job ran'
 const goneAfterRestart = 'the sandbox was gone after a restart of the server'
 
-/** Picks up what a former process left: persistent jobs go on or sleep on, other running ones end as `error`, pending ones wait again, copies that were being made never were. Resolves with the storage ids of the workspaces of those that ended. */
+/** Picks up what a former process left: persistent jobs go on or sleep on, other running ones end as `error` unless they have tries left, pending ones wait again, copies that were being made never were. Resolves with the storage ids of the workspaces of those that ended. */
 export async function recoverJobs(deps: RecoverDeps): Promise<string[]> {
   const ended: string[] = []
   const counts = { adopted: 0, failed: 0, pending: 0 }
-  for (const { requestId, status } of await deps.store.listUnfinished()) {
+  for (const job of await deps.store.listUnfinished()) {
+    const { requestId, status } = job
     // Submitted since this process began: it waits already.
     if (deps.dispatcher.find(requestId)) continue
-    const job = await deps.store.get(requestId)
-    if (job === undefined) continue
     if (job.forkedFrom !== null && job.forkedWithMemory === null) {
       // Nobody was told of it. `settle` frees its sandbox.
       await deps.store.discardCopy(requestId, timestamp(deps.clock()))
       await deps.logs.remove(requestId)
     } else if (status === 'pending') {
-      const waitedMs = Math.max(0, deps.clock() - Date.parse(job.createdAt))
-      deps.dispatcher.add(job, performance.now() - waitedMs)
+      // The former process may have begun to work with the fence it has.
+      if (job.workspaceStorageId !== null) await deps.workspaces.renewFence(job.workspaceStorageId, requestId)
+      const waitedMs = Math.max(0, deps.clock() - Date.parse(job.notBefore ?? job.createdAt))
+      deps.dispatcher.requeue(job, performance.now() - waitedMs)
       counts.pending++
     } else if (await recoverRunning(deps, job)) {
       counts.adopted++
+    } else if (deps.dispatcher.find(requestId)) {
+      counts.pending++
     } else {
       counts.failed++
       if (job.workspaceStorageId !== null) ended.push(job.workspaceStorageId)
@@ -49,9 +54,9 @@ export async function recoverJobs(deps: RecoverDeps): Promise<string[]> {
 }
 
 /** Whether the job lives on. */
-async function recoverRunning(deps: RecoverDeps, job: Job): Promise<boolean> {
+async function recoverRunning(deps: RecoverDeps, job: JobHead): Promise<boolean> {
   const run = deps.dispatcher.track(job)
-  const goOn = (running: RunningSandbox | undefined, as: Job) => {
+  const goOn = (running: RunningSandbox | undefined, as: JobHead) => {
     run.adopt(as, running).catch((error: unknown) => deps.logger.error({ err: error, requestId: job.requestId }, 'an adopted job could not be followed'))
     return true
   }
@@ -62,7 +67,7 @@ async function recoverRunning(deps: RecoverDeps, job: Job): Promise<boolean> {
     return goOn(undefined, job)
   }
   if (!job.persistent || job.vmId === null) {
-    await run.fail(job.persistent ? goneAfterRestart : stoppedWhileRunning)
+    await run.fail(job.persistent ? goneAfterRestart : stoppedWhileRunning, { retryable: job.exitCode === null })
     return false
   }
   try {
@@ -82,6 +87,6 @@ async function recoverRunning(deps: RecoverDeps, job: Job): Promise<boolean> {
     await run.log.system('the sleeping sandbox was gone after a restart of the server; the next wake makes a new one from the workspace', 'error')
     return goOn(undefined, { ...job, sleepStage: 'released', vmId: null })
   }
-  await run.fail(goneAfterRestart)
+  await run.fail(goneAfterRestart, { retryable: job.exitCode === null && !job.restarted })
   return false
 }

@@ -23,12 +23,12 @@ import {
   wakeAnswer,
   wakeRequest,
 } from '@mags/protocol'
-import type { FastifyReply } from 'fastify'
 import type { FastifyPluginCallbackZod } from 'fastify-type-provider-zod'
 import { type AccessDeps, accessJob } from '../access/access-job.ts'
 import { ownerOf } from '../access/owner.ts'
 import { noAccess } from '../access/store.ts'
 import { EventStream } from '../http/event-stream.ts'
+import { goneSignal } from '../http/gone-signal.ts'
 import { serverTiming } from '../http/server-timing.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import { execJob, runForExec, streamExec } from './exec-job.ts'
@@ -95,8 +95,7 @@ export const jobRoutes: FastifyPluginCallbackZod<JobRoutesDeps> = (app, deps, do
     { schema: { tags, summary: 'Status of a job', params: jobParams, response: { 200: jobStatusAnswer, '4xx': errorAnswer } } },
     async (request, reply) => {
       const job = await find(request.identity.accountId, request.params.id)
-      const { queueMs, acquireMs, attachMs, firstByteMs } = job.timings
-      if (queueMs !== null) reply.header('server-timing', serverTiming({ queue: queueMs, acquire: acquireMs, attach: attachMs, 'first-byte': firstByteMs }))
+      if (job.timings.queueMs !== null) reply.header('server-timing', serverTiming(startSteps(job)))
       const workspace = job.workspaceStorageId === null ? undefined : await deps.workspaces.byStorageId(job.workspaceStorageId)
       const { visibility } = job.persistent ? await deps.access.find(ownerOf(job)) : noAccess
       return presentJob(job, { appsUrl: deps.appsUrlNow(), live: deps.dispatcher.find(job.requestId)?.timings, workspace, visibility })
@@ -196,8 +195,7 @@ export const jobRoutes: FastifyPluginCallbackZod<JobRoutesDeps> = (app, deps, do
     async (request, reply) => {
       const job = await find(request.identity.accountId, request.params.id)
       const { answer, wakeMs } = await accessJob(deps, job, deps.dispatcher.find(job.requestId), request.body, goneSignal(reply))
-      const { queueMs, acquireMs, attachMs, firstByteMs } = job.timings
-      reply.header('server-timing', serverTiming({ wake: wakeMs, queue: queueMs, acquire: acquireMs, attach: attachMs, 'first-byte': firstByteMs }))
+      reply.header('server-timing', serverTiming({ wake: wakeMs, ...startSteps(job) }))
       return answer
     },
   )
@@ -259,11 +257,12 @@ export const jobRoutes: FastifyPluginCallbackZod<JobRoutesDeps> = (app, deps, do
   done()
 }
 
-/** Aborted when whoever asked is gone. */
-function goneSignal(reply: FastifyReply): AbortSignal {
-  const gone = new AbortController()
-  reply.raw.once('close', () => gone.abort(new MagsError('request_timeout', 'whoever asked did not wait for the answer')))
-  return gone.signal
-}
+/** The steps of its start for `serverTiming`; says so when no warm sandbox was there. */
+const startSteps = ({ timings, warm }: Job) => ({
+  queue: timings.queueMs,
+  [warm === false ? 'acquire;desc="no warm sandbox"' : 'acquire']: timings.acquireMs,
+  attach: timings.attachMs,
+  'first-byte': timings.firstByteMs,
+})
 
 const round = (value: number) => Math.round(value * 1000) / 1000

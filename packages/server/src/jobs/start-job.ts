@@ -1,4 +1,6 @@
+import type { HostApi } from '@mags/protocol'
 import type { Transaction } from 'kysely'
+import { leaseAddresses } from '../ip-leases/lease-addresses.ts'
 import type { GroupCommit } from '../state/group-commit.ts'
 import type { Tables } from '../state/schema.ts'
 import { holdWorkspaces, type WorkspaceWish } from '../workspaces/hold-workspaces.ts'
@@ -9,6 +11,7 @@ import type { JobStore } from './store.ts'
 
 export interface StartJobDeps {
   readonly store: JobStore
+  readonly host: HostApi
   readonly workspaces: WorkspaceStore
   readonly commits: GroupCommit
   readonly dispatcher: Dispatcher
@@ -23,19 +26,20 @@ export interface StartJobOptions {
   readonly acceptedAt?: number
 }
 
-/** Stores a job in a transaction of the caller; `dispatcher.reserve` before it, and `dispatcher.add` after it is committed, are the caller's. Rejects as `holdWorkspaces`. */
+/** Stores a job in a transaction of the caller; `dispatcher.reserve` before it, and `dispatcher.add` after it is committed, are the caller's. Rejects as `holdWorkspaces` and `leaseAddresses`. */
 export async function storeJob(
-  deps: Pick<StartJobDeps, 'store' | 'workspaces'>,
+  deps: Pick<StartJobDeps, 'store' | 'workspaces'> & { readonly host: Pick<HostApi, 'capabilities'> },
   transaction: Transaction<Tables>,
   wished: Job,
   wish?: WorkspaceWish,
 ): Promise<Job> {
-  const job = wish ? { ...wished, ...(await holdWorkspaces(transaction, deps.workspaces, wish)) } : wished
+  const held = wish ? { ...wished, ...(await holdWorkspaces(transaction, deps.workspaces, wish)) } : wished
+  const job = held.ipLease ? { ...held, ...(await leaseAddresses(transaction, deps.host.capabilities(), held)) } : held
   await deps.store.insert(transaction, job)
   return job
 }
 
-/** Stores a job and hands it to the dispatcher. Rejects with MagsError 'no_capacity', 'rate_limited', as `holdWorkspaces` and as `within`. */
+/** Stores a job and hands it to the dispatcher. Rejects with MagsError 'no_capacity', 'rate_limited', as `storeJob` and as `within`. */
 export async function startJob(deps: StartJobDeps, wished: Job, { wish, within, acceptedAt = performance.now() }: StartJobOptions = {}): Promise<Job> {
   const release = deps.dispatcher.reserve(wished.accountId)
   try {

@@ -1,11 +1,13 @@
-import { type EgressPolicy, type Isolation, type JobStatus, jobStatuses, type SleepStage } from '@mags/protocol'
+import { type EgressPolicy, type Isolation, type JobStatus, jobStatuses, MagsError, type SleepStage } from '@mags/protocol'
 import { sql, type Transaction, type Updateable } from 'kysely'
+import { releaseAddresses } from '../ip-leases/store.ts'
 import type { Database } from '../state/database.ts'
 import type { GroupCommit } from '../state/group-commit.ts'
 import type { JobsTable, Tables } from '../state/schema.ts'
-import { releaseHold } from '../workspaces/store.ts'
-import type { Job, JobTimings } from './job.ts'
-import { timingColumns, toJob, toRow } from './job-row.ts'
+import type { HeldWorkspaces } from '../workspaces/hold-workspaces.ts'
+import { releaseHold, renewHold } from '../workspaces/store.ts'
+import { type Job, type JobHead, type JobTimings, noTimings } from './job.ts'
+import { headColumns, timingColumns, toHead, toJob, toRow } from './job-row.ts'
 
 /** What may be changed of a job that is not over. */
 export interface JobChange {
@@ -24,6 +26,17 @@ export interface Wake {
   readonly restarted: boolean
 }
 
+/** A sandbox was taken. */
+export interface Taken {
+  readonly vmId: string
+  readonly isolation: Isolation
+  /** Whether it was there at once. */
+  readonly warm?: boolean
+  readonly queueMs: number
+  readonly acquireMs: number
+  readonly startedAt: string
+}
+
 export interface JobOutcome {
   readonly status: 'completed' | 'error' | 'stopped'
   readonly exitCode: number | null
@@ -35,6 +48,9 @@ export interface JobOutcome {
 const unfinished: readonly JobStatus[] = ['pending', 'running', 'sleeping']
 /** What concerns its script may be noted late, when it sleeps already. */
 const started: readonly JobStatus[] = ['running', 'sleeping']
+
+/** What is not over first, and of that what has its workspace, or needs none. */
+const rank = sql<number>`case when status not in ('pending', 'running', 'sleeping') then 2 when workspace_scope is not null and workspace_storage_id is null then 1 else 0 end`
 
 /** All SQL about jobs. Every change of status names the status it expects, so that of two that race only one happens. */
 export class JobStore {
@@ -52,7 +68,7 @@ export class JobStore {
   }
 
   /** pending → running; false when the job is not pending any more. */
-  markRunning(requestId: string, change: { vmId: string; isolation: Isolation; queueMs: number; acquireMs: number; startedAt: string }): Promise<boolean> {
+  markRunning(requestId: string, change: Taken): Promise<boolean> {
     const columns = {
       status: 'running' as const,
       vm_id: change.vmId,
@@ -60,9 +76,71 @@ export class JobStore {
       queue_ms: change.queueMs,
       acquire_ms: change.acquireMs,
       started_at: change.startedAt,
+      ...(change.warm === undefined ? {} : { warm: Number(change.warm) }),
     }
     // On the start path: a crash of ours cannot undo it, and a power cut ends the sandbox with it.
     return this.#update(requestId, ['pending'], columns, { flushed: false })
+  }
+
+  /** A pending job takes the workspace that it has waited for. Rejects as `hold`, and with MagsError 'job_not_running' when it is not pending any more. */
+  setHeld(requestId: string, hold: (transaction: Transaction<Tables>) => Promise<HeldWorkspaces>): Promise<HeldWorkspaces> {
+    return this.#commits.write(async (transaction) => {
+      const held = await hold(transaction)
+      const result = await transaction
+        .updateTable('jobs')
+        .set({
+          disk_gb: held.diskGb,
+          image: held.image,
+          image_digest: held.imageDigest,
+          workspace_storage_id: held.workspaceStorageId,
+          workspace_fence: held.workspaceFence,
+          base_storage_id: held.baseStorageId,
+          workspace_version: held.workspaceVersion,
+          workspace_synced_at: held.workspaceSyncedAt,
+          workspace_size_bytes: held.workspaceSizeBytes,
+        })
+        .where('request_id', '=', requestId)
+        .where('status', '=', 'pending')
+        .executeTakeFirst()
+      if (result.numUpdatedRows === 0n) throw new MagsError('job_not_running', 'the job does not wait any more')
+      return held
+    })
+  }
+
+  /**
+   * A try failed: pending again, as the next one. A workspace with a scope is free until then, any other stays the job's, with a new fence for the next sandbox; so do leased addresses. False when the job is over.
+   */
+  retry(requestId: string, notBefore: string): Promise<boolean> {
+    const columns = {
+      status: 'pending' as const,
+      attempt: sql<number>`attempt + 1`,
+      not_before: notBefore,
+      vm_id: null,
+      isolation: null,
+      exit_code: null,
+      error: null,
+      started_at: null,
+      sleep_stage: null,
+      warm: null,
+      ...timingColumns(noTimings),
+    }
+    return this.#commits.write(async (transaction) => {
+      const row = await transaction
+        .updateTable('jobs')
+        .set(columns)
+        .where('request_id', '=', requestId)
+        .where('status', 'in', unfinished)
+        .returning(['workspace_storage_id', 'workspace_scope'])
+        .executeTakeFirst()
+      if (row?.workspace_storage_id == null) return row !== undefined
+      if (row.workspace_scope === null) {
+        await renewHold(transaction, row.workspace_storage_id, requestId)
+      } else {
+        await releaseHold(transaction, requestId)
+        await transaction.updateTable('jobs').set({ workspace_storage_id: null, workspace_fence: null }).where('request_id', '=', requestId).execute()
+      }
+      return true
+    })
   }
 
   /** Breakdown of the start of a job that goes on. */
@@ -142,7 +220,7 @@ export class JobStore {
     return this.#update(requestId, jobStatuses, { egress_bytes: bytes }, { flushed: false })
   }
 
-  /** To a final status, from any of `from`, and its workspace is free; false when the job was in none of them. */
+  /** To a final status, from any of `from`, and its workspace and addresses are free; false when the job was in none of them. */
   finish(requestId: string, outcome: JobOutcome, from: readonly JobStatus[] = unfinished): Promise<boolean> {
     const columns = {
       status: outcome.status,
@@ -151,6 +229,8 @@ export class JobStore {
       completed_at: outcome.completedAt,
       sleep_stage: null,
       ...timingColumns(outcome.timings),
+      ipv4_address: null,
+      ipv6_address: null,
     }
     return this.#commits.write(async (transaction) => {
       const row = await transaction
@@ -158,9 +238,10 @@ export class JobStore {
         .set(columns)
         .where('request_id', '=', requestId)
         .where('status', 'in', from)
-        .returning('workspace_storage_id')
+        .returning(['workspace_storage_id', 'ip_lease'])
         .executeTakeFirst()
       if (row?.workspace_storage_id != null) await releaseHold(transaction, requestId)
+      if (row !== undefined && row.ip_lease !== 0) await releaseAddresses(transaction, requestId, outcome.completedAt)
       return row !== undefined
     })
   }
@@ -180,7 +261,7 @@ export class JobStore {
     return row && toJob(row)
   }
 
-  /** By request id; else by name or workspace, the newest that is not over first, else the newest. */
+  /** By request id; else by the name of a Mags job or by workspace, the newest that is not over first, else the newest. What only waits for a workspace comes after what has it. */
   async find(accountId: string, id: string): Promise<Job | undefined> {
     const byId = await this.get(id)
     if (byId) return byId.accountId === accountId ? byId : undefined
@@ -188,8 +269,8 @@ export class JobStore {
       .selectFrom('jobs')
       .selectAll()
       .where('account_id', '=', accountId)
-      .where(({ eb, or }) => or([eb('name', '=', id), eb('workspace_id', '=', id)]))
-      .orderBy(({ eb }) => eb.case().when('status', 'in', unfinished).then(0).else(1).end())
+      .where(({ eb, and, or }) => or([and([eb('name', '=', id), eb('kind', '=', 'mags')]), eb('workspace_id', '=', id)]))
+      .orderBy(rank)
       .orderBy('seq', 'desc')
       .limit(1)
       .executeTakeFirst()
@@ -202,22 +283,23 @@ export class JobStore {
     return row && toJob(row)
   }
 
-  /** The newest job on a workspace that is not over, else the newest. */
+  /** The newest job on a workspace that is not over, else the newest; what only waits for it comes after what has it. */
   async findByWorkspace(accountId: string, workspaceId: string): Promise<Job | undefined> {
     const row = await this.#database
       .selectFrom('jobs')
       .selectAll()
       .where('account_id', '=', accountId)
       .where('workspace_id', '=', workspaceId)
-      .orderBy(({ eb }) => eb.case().when('status', 'in', unfinished).then(0).else(1).end())
+      .orderBy(rank)
       .orderBy('seq', 'desc')
       .limit(1)
       .executeTakeFirst()
     return row && toJob(row)
   }
 
+  /** Mags jobs, newest first. */
   async list(accountId: string, options: { offset: number; limit: number; status?: JobStatus | undefined; workspaceId?: string | undefined }) {
-    let query = this.#database.selectFrom('jobs').where('account_id', '=', accountId)
+    let query = this.#database.selectFrom('jobs').where('account_id', '=', accountId).where('kind', '=', 'mags')
     if (options.status !== undefined) query = query.where('status', '=', options.status)
     if (options.workspaceId !== undefined) query = query.where('workspace_id', '=', options.workspaceId)
     const { total } = await query.select(({ fn }) => fn.countAll<number>().as('total')).executeTakeFirstOrThrow()
@@ -230,16 +312,42 @@ export class JobStore {
     return { jobs, total }
   }
 
-  /** Request ids of the jobs that are not over, oldest first. */
-  async listUnfinished(): Promise<{ requestId: string; status: JobStatus }[]> {
+  /** The newest run of a definition, or of a microVM. */
+  async newestOf(definitionId: string): Promise<Job | undefined> {
+    const row = await this.#database.selectFrom('jobs').selectAll().where('definition_id', '=', definitionId).orderBy('seq', 'desc').limit(1).executeTakeFirst()
+    return row && toJob(row)
+  }
+
+  /** Runs of a definition, newest first. */
+  async listOfDefinition(definitionId: string, options: { readonly offset: number; readonly limit: number }): Promise<{ runs: JobHead[]; total: number }> {
+    const query = this.#database.selectFrom('jobs').where('definition_id', '=', definitionId)
+    const { total } = await query.select(({ fn }) => fn.countAll<number>().as('total')).executeTakeFirstOrThrow()
+    const rows = await query.select(headColumns).orderBy('seq', 'desc').offset(options.offset).limit(options.limit).execute()
+    return { runs: rows.map(toHead), total }
+  }
+
+  /** Runs of a definition that are not over, oldest first. */
+  async listUnfinishedOf(definitionId: string): Promise<JobHead[]> {
     const rows = await this.#database
       .selectFrom('jobs')
-      .select(['request_id', 'status'])
+      .select(headColumns)
+      .where('definition_id', '=', definitionId)
+      .where('status', 'in', unfinished)
+      .orderBy('seq')
+      .execute()
+    return rows.map(toHead)
+  }
+
+  /** The jobs that are not over, oldest first. */
+  async listUnfinished(): Promise<JobHead[]> {
+    const rows = await this.#database
+      .selectFrom('jobs')
+      .select(headColumns)
       // Written out: a partial index is only used for a condition the planner can read.
       .where(sql<boolean>`status in ('pending', 'running', 'sleeping')`)
       .orderBy('seq')
       .execute()
-    return rows.map((row) => ({ requestId: row.request_id, status: row.status }))
+    return rows.map(toHead)
   }
 
   #update(requestId: string, from: readonly JobStatus[], columns: Updateable<JobsTable>, options?: { readonly flushed: boolean }): Promise<boolean> {

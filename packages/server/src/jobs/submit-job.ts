@@ -1,5 +1,6 @@
 import { type HostApi, type HostCapabilities, type SubmitJobAnswer, type SubmitJobRequest, submitJobRequest } from '@mags/protocol'
 import type { Transaction } from 'kysely'
+import { ignoredMembers } from '../http/ignored-members.ts'
 import type { GroupCommit } from '../state/group-commit.ts'
 import type { Tables } from '../state/schema.ts'
 import { timestamp } from '../state/timestamp.ts'
@@ -43,7 +44,6 @@ export interface Submission {
 }
 
 const defaultTimeoutSeconds = 300
-const mostWarnings = 20
 
 /** Stores a job and hands it to the dispatcher; the answer is given once it is durable. */
 export async function submitJob(deps: SubmitDeps, submission: Submission): Promise<SubmitJobAnswer> {
@@ -83,7 +83,8 @@ export async function submitJob(deps: SubmitDeps, submission: Submission): Promi
 function makeWish(job: Job, request: SubmitJobRequest, host: HostCapabilities): WorkspaceWish | undefined {
   const { accountId, requestId, workspaceId, baseWorkspaceId } = job
   if (workspaceId === null && baseWorkspaceId === null) return undefined
-  const image = { name: job.image, digest: digestOf(job.image, host) }
+  const isDefault = request.image === undefined && request.rootfs_type === undefined
+  const image = { name: job.image, digest: digestOf(job.image, host), isDefault }
   return { accountId, requestId, workspaceId, baseWorkspaceId, image, diskGb: request.disk_gb, now: job.createdAt }
 }
 
@@ -120,10 +121,6 @@ function makeJob(accountId: string, request: SubmitJobRequest, image: string, no
 }
 
 function makeAnswer(job: Job, body: Readonly<Record<string, unknown>>): SubmitJobAnswer {
-  const warnings = Object.keys(body)
-    .filter((name) => !Object.hasOwn(submitJobRequest.shape, name))
-    .slice(0, mostWarnings)
-    .map((name) => `unknown member ${JSON.stringify(name.slice(0, 64))} was ignored`)
-  const answer: SubmitJobAnswer = { request_id: job.requestId, status: 'accepted', message: 'Mags job submitted successfully' }
-  return warnings.length === 0 ? answer : { ...answer, warnings }
+  const warnings = ignoredMembers(body, submitJobRequest.shape)
+  return { request_id: job.requestId, status: 'accepted', message: 'Mags job submitted successfully', ...warnings }
 }

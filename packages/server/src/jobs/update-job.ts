@@ -14,6 +14,8 @@ export interface UpdateDeps {
 export async function updateJob(deps: UpdateDeps, job: Job, request: UpdateJobRequest): Promise<void> {
   const { startup_command: startupCommand, no_sleep: noSleep, port, egress, visibility } = request
   if (noSleep && !job.persistent) throw new MagsError('bad_request', 'no_sleep: needs a persistent job')
+  if (noSleep === false && job.kind === 'microvm')
+    throw new MagsError('bad_request', "no_sleep: a microVM does not sleep; 'mags vm stop' ends it, and its disk stays")
   if (visibility !== undefined && !job.persistent) throw new MagsError('bad_request', 'visibility: needs a persistent job')
   const run = deps.dispatcher.find(job.requestId)
   const change = {

@@ -8,6 +8,8 @@ import { readRows } from './read-rows.ts'
 export interface FollowOptions {
   readonly from: Position
   readonly source?: OutputSource | undefined
+  /** What the last event says; the status of Mags jobs and the exit code unless given. */
+  readonly presentEnd?: ((end: LogEnd) => unknown) | undefined
 }
 
 const rowsPerTurn = 500
@@ -38,7 +40,7 @@ export async function followLog(log: JobLog, stream: EventStream, options: Follo
       if (!page.complete) {
         await setImmediate()
       } else if (ended) {
-        return await sendEnd(stream, ended)
+        return await sendEnd(stream, ended, options)
       } else if (!stream.closed.aborted) {
         await changed.promise
       }
@@ -53,7 +55,7 @@ export async function replayLog(log: LogBytes, end: LogEnd, stream: EventStream,
   let position = options.from
   while (!stream.closed.aborted) {
     const page = await sendPage(log, stream, position, options.source)
-    if (page.complete) return await sendEnd(stream, end)
+    if (page.complete) return await sendEnd(stream, end, options)
     position = page.next
     await setImmediate()
   }
@@ -65,6 +67,7 @@ async function sendPage(log: LogBytes, stream: EventStream, from: Position, sour
   return page
 }
 
-async function sendEnd(stream: EventStream, end: LogEnd): Promise<void> {
-  await stream.send(formatEvent({ event: 'end', data: { status: end.status, exit_code: end.exitCode } }))
+async function sendEnd(stream: EventStream, end: LogEnd, { presentEnd }: FollowOptions): Promise<void> {
+  const data = presentEnd ? await presentEnd(end) : { status: end.status, exit_code: end.exitCode }
+  await stream.send(formatEvent({ event: 'end', data }))
 }

@@ -48,6 +48,31 @@ describe('JobLog', () => {
     await log.close()
   })
 
+  it('begins the streams anew when the job is tried again, also for the next process', async () => {
+    const log = make()
+    const sink = log.sink
+    await sink(chunk(0, 'one\nunfinished'))
+    await log.beginAnew('tried again')
+    expect(await sink(chunk(14, 'late\n'))).toBe('discard')
+    expect(log.safeOffsets()).toEqual({ stdout: 0, stderr: 0 })
+    let outputs = 0
+    log.onFirstOutput(() => outputs++)
+    // As after kill -9 before there was any output of this try.
+    const copy = join(directory, 'copy.log')
+    writeFileSync(copy, readFileSync(path()))
+    expect(await summarizeLog(copy)).toMatchObject({ stdout: 0, stderr: 0, size: statSync(copy).size })
+    await log.sink(chunk(0, 'one\n'))
+    await log.sink(chunk(4, 'two\n'))
+    expect(outputs).toBe(1)
+    expect(log.safeOffsets()).toEqual({ stdout: 8, stderr: 0 })
+    await log.close()
+    expect(await rowsOf()).toEqual(['one', 'unfinished…', 'tried again', 'one', 'two'])
+    const second = make()
+    await second.open()
+    expect(second.safeOffsets()).toEqual({ stdout: 8, stderr: 0 })
+    await second.close()
+  })
+
   it('cuts off what a crash left at the end, and goes on from there', async () => {
     const first = make()
     await first.sink(chunk(0, 'one\n'))

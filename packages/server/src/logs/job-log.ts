@@ -5,7 +5,7 @@ import type { JobStatus, OutputSink } from '@mags/protocol'
 import type { LogBytes } from './cursor.ts'
 import { LineHold } from './line-hold.ts'
 import { readRange, summarizeLog } from './log-file.ts'
-import { encodeRecord, errorFlag, headerBytes, type LogRecord, limitFlag, maxPayloadBytes, partialFlag } from './record.ts'
+import { anewFlag, encodeRecord, errorFlag, headerBytes, type LogRecord, limitFlag, maxPayloadBytes, partialFlag } from './record.ts'
 import { characterBoundary } from './utf8.ts'
 
 export interface JobLogOptions {
@@ -64,6 +64,8 @@ export class JobLog implements LogBytes {
   #scriptExit: { exitCode: number; position: number } | undefined
   #end: LogEnd | undefined
   #detached = false
+  /** Which try of the job its output is of. */
+  #attempt = 1
 
   constructor(options: JobLogOptions) {
     this.#options = options
@@ -77,27 +79,26 @@ export class JobLog implements LogBytes {
     await this.#file
   }
 
-  /** Takes output of the sandbox; settles once it is in the file. Bytes that are there already (after an adoption) are skipped. */
-  readonly sink: OutputSink = async (chunk) => {
-    if (chunk.source === 'system') {
-      await this.system(Buffer.from(chunk.bytes).toString('utf8').trimEnd(), 'info')
-      return undefined
-    }
-    if (this.#end) return 'discard'
-    // Not acknowledged: the sandbox keeps it for the next daemon.
-    if (this.#detached) return await new Promise<never>(() => undefined)
-    const stream = this.#streams[chunk.source]
-    if (chunk.offset > stream.received) this.#skipTo(stream, chunk.offset)
-    const fresh = chunk.bytes.subarray(Math.min(chunk.bytes.length, stream.received - chunk.offset))
-    stream.received += fresh.length
-    if (!this.#closed && fresh.length > 0) {
-      stream.hold.push(fresh)
-      this.#heldChanged = true
-      this.#writing ??= this.#writeAll()
-    }
-    const upTo = chunk.offset + chunk.bytes.length
-    if (!this.#closed && stream.safe < upTo) await new Promise<void>((resolve) => stream.waiting.push({ upTo, resolve }))
-    return this.#closed ? 'discard' : undefined
+  /** Takes output of the sandbox; settles once it is in the file. Bytes that are there already (after an adoption) are skipped. What still comes of it after `beginAnew` is dropped. */
+  get sink(): OutputSink {
+    const attempt = this.#attempt
+    return async (chunk) => (attempt === this.#attempt ? await this.#take(chunk) : 'discard')
+  }
+
+  /** Calls this once, when the next output is in the file. */
+  onFirstOutput(listener: () => void): void {
+    this.#firstOutput = listener
+  }
+
+  /** The job is tried again, with this as a row before: the streams of the next try begin at 0, and followers go on. */
+  async beginAnew(text: string): Promise<void> {
+    if (this.#end || this.#detached) return
+    this.#attempt++
+    await this.flush()
+    for (const stream of [this.#streams.stdout, this.#streams.stderr]) Object.assign(stream, { received: 0, queued: 0, safe: 0 })
+    this.#firstOutput = undefined
+    this.#addSystemRecord(text, errorFlag | anewFlag)
+    await this.flush()
   }
 
   /** Adds rows of the system's own, after the output so far. */
@@ -173,6 +174,28 @@ export class JobLog implements LogBytes {
       if (position >= part.start && position < part.start + part.bytes.length) return part.bytes.subarray(position - part.start)
     }
     return await readRange(this.#options.path, position, length)
+  }
+
+  async #take(chunk: Parameters<OutputSink>[0]): ReturnType<OutputSink> {
+    if (chunk.source === 'system') {
+      await this.system(Buffer.from(chunk.bytes).toString('utf8').trimEnd(), 'info')
+      return undefined
+    }
+    if (this.#end) return 'discard'
+    // Not acknowledged: the sandbox keeps it for the next daemon.
+    if (this.#detached) return await new Promise<never>(() => undefined)
+    const stream = this.#streams[chunk.source]
+    if (chunk.offset > stream.received) this.#skipTo(stream, chunk.offset)
+    const fresh = chunk.bytes.subarray(Math.min(chunk.bytes.length, stream.received - chunk.offset))
+    stream.received += fresh.length
+    if (!this.#closed && fresh.length > 0) {
+      stream.hold.push(fresh)
+      this.#heldChanged = true
+      this.#writing ??= this.#writeAll()
+    }
+    const upTo = chunk.offset + chunk.bytes.length
+    if (!this.#closed && stream.safe < upTo) await new Promise<void>((resolve) => stream.waiting.push({ upTo, resolve }))
+    return this.#closed ? 'discard' : undefined
   }
 
   get #closed(): boolean {

@@ -1,6 +1,6 @@
 import { open, stat } from 'node:fs/promises'
 import type { LogBytes } from './cursor.ts'
-import { decodeRecord, headerBytes, type LogRecord, limitFlag, maxPayloadBytes } from './record.ts'
+import { anewFlag, decodeRecord, headerBytes, type LogRecord, limitFlag, maxPayloadBytes } from './record.ts'
 
 /** The log of a job that is over. A file that is not there is an empty log. */
 export function logFile(path: string): LogBytes {
@@ -25,7 +25,7 @@ export async function readRange(path: string, position: number, length: number):
 export interface LogSummary {
   /** Bytes of whole records. */
   readonly size: number
-  /** Bytes of each stream that are in them, from the script's start. */
+  /** Bytes of each stream that are in them, from the script's start; of the last try. */
   readonly stdout: number
   readonly stderr: number
   readonly limitReached: boolean
@@ -49,6 +49,7 @@ function addRecords(summary: { stdout: number; stderr: number; limitReached: boo
   for (let record = decodeRecord(block, at); isRecord(record); record = decodeRecord(block, at)) {
     if (record.source !== 'system') summary[record.source] = record.streamOffset + record.payload.length
     if ((record.flags & limitFlag) !== 0) summary.limitReached = true
+    if ((record.flags & anewFlag) !== 0) Object.assign(summary, { stdout: 0, stderr: 0 })
     at += headerBytes + record.payload.length
   }
   return at

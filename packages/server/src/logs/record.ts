@@ -27,6 +27,9 @@ export const errorFlag = 2
 /** The system row that says the limit was reached. */
 export const limitFlag = 4
 
+/** The system row after which the job is tried again: the streams begin anew at offset 0. */
+export const anewFlag = 8
+
 export const headerBytes = 28
 export const maxPayloadBytes = 256 * 1024
 
@@ -47,6 +50,13 @@ export function encodeRecord(record: LogRecord, target: Buffer, at: number): num
   const end = at + headerBytes + record.payload.length
   target.writeUInt32LE(crc32(target.subarray(at + headerBytes, end), crc32(target.subarray(at, at + 24))), at + 24)
   return end
+}
+
+/** How many bytes the record at `at` says it has, header included, without a look at its checksum; undefined when none can begin there. */
+export function claimedBytes(block: Buffer, at: number): number | undefined {
+  if (block.length - at < headerBytes || block[at] !== magic || block[at + 3] !== version || sources[block[at + 1] ?? 255] === undefined) return undefined
+  const length = block.readUInt32LE(at + 4)
+  return length > maxPayloadBytes ? undefined : headerBytes + length
 }
 
 /**

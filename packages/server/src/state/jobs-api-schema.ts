@@ -61,8 +61,8 @@ export interface MicrovmsTable {
   id: string
   account_id: string
   name: string
-  wish: 'running' | 'stopped'
-  /** The newest job that it runs, or ran, as. */
+  wish: 'running' | 'stopped' | 'deleted'
+  /** The job that it is to run as; null while one is to be made. */
   request_id: string | null
   error: string | null
   cpu: number
@@ -87,6 +87,8 @@ export interface IpLeasesTable {
   request_id: string
   account_id: string
   created_at: string
+  /** Free again, but not yet for the next one when there is another. */
+  released_at: string | null
 }
 
 /** An image that is being made, or was. */

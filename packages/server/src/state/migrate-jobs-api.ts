@@ -37,6 +37,7 @@ async function runColumns(db: Kysely<unknown>) {
     await db.schema.alterTable('jobs').addColumn(name, 'text').execute()
   await db.schema.alterTable('jobs').addColumn('warm', 'integer').execute()
   await db.schema.alterTable('access').addColumn('authorized_keys', 'text').execute()
+  await db.schema.alterTable('workspaces').addColumn('scope', 'text').execute()
   await sql`create index jobs_by_definition on jobs (definition_id, seq) where definition_id is not null`.execute(db)
 }
 
@@ -124,7 +125,7 @@ async function microvms(db: Kysely<unknown>, kind: DatabaseConfig['kind'], large
   await db.schema.createIndex('microvms_by_account').on('microvms').columns(['account_id', 'seq']).execute()
 }
 
-/** An address is in here as long as somebody has it, so that it cannot be handed out twice. */
+/** An address is in here as long as somebody has it, so that it cannot be handed out twice, and for some time after that. */
 async function addresses(db: Kysely<unknown>) {
   await db.schema
     .createTable('ip_leases')
@@ -132,6 +133,7 @@ async function addresses(db: Kysely<unknown>) {
     .addColumn('request_id', 'text', (column) => column.notNull())
     .addColumn('account_id', 'text', (column) => column.notNull())
     .addColumn('created_at', 'text', (column) => column.notNull())
+    .addColumn('released_at', 'text')
     .execute()
   await db.schema.createIndex('ip_leases_by_job').on('ip_leases').column('request_id').execute()
 }

@@ -99,6 +99,8 @@ export interface WorkspacesTable {
   size_bytes: number
   version: number
   base_workspace_id: string | null
+  /** Only what lies below this folder is kept. */
+  scope: string | null
   created_at: string
   updated_at: string
   synced_at: string | null

@@ -29,6 +29,7 @@ const makeWorkspace = (workspaceId: string, holderRequestId: string | null): Wor
   sizeBytes: 0,
   version: 0,
   baseWorkspaceId: null,
+  scope: null,
   createdAt: now,
   updatedAt: now,
   syncedAt: null,
@@ -111,7 +112,7 @@ describe.each(databaseKinds)('sleep and access on %s', (kind) => {
       expect(await state.store.setScriptExit(requestId, 3, noTimings)).toBe(true)
       await state.store.setSleepStage(requestId, 'released')
       expect(await state.store.get(requestId)).toMatchObject({ sleepStage: 'released', vmId: null, exitCode: 3 })
-      expect(await state.store.listUnfinished()).toEqual([{ requestId, status: 'sleeping' }])
+      expect(await state.store.listUnfinished()).toMatchObject([{ requestId, status: 'sleeping' }])
       expect(await Promise.all([state.store.markAwake(requestId, { ...wake, restarted: true }), state.store.markAwake(requestId, wake)])).toEqual([true, false])
       expect(await state.store.get(requestId)).toMatchObject({
         ...{ status: 'running', sleepStage: null, vmId: 'ffeeddccbbaa', wokenAt: timestamp(2), wakeReason: 'http', wakeMs: 1.5, restarted: true },
@@ -167,8 +168,8 @@ describe.each(databaseKinds)('sleep and access on %s', (kind) => {
       ).toEqual([40_000, 40_001, 40_002, 40_003])
       const [first = ''] = owners
       await state.access.setVisibility(live, 'token')
-      expect(await state.access.find(first)).toEqual({ visibility: 'token', sshPort: made[0]?.port, sshPublicKey: made[0]?.publicKey })
-      expect(await state.access.findOwnerByKey(made[0]?.publicKey ?? '')).toBe(first)
+      expect(await state.access.find(first)).toEqual({ visibility: 'token', sshPort: made[0]?.port, sshPublicKey: made[0]?.publicKey, authorizedKeys: [] })
+      expect(await state.access.findOwnersByKey(made[0]?.publicKey ?? '')).toEqual([first])
       await state.access.purge()
       expect(await Promise.all(owners.map(async (owner) => (await state.access.find(owner)).sshPort !== null))).toEqual([true, false, true, false])
       await state.workspaces.markRemoved(workspace.storageId, now)

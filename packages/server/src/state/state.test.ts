@@ -10,6 +10,8 @@ import { makeJob } from '../testing/make-job.ts'
 import { startTestServer } from '../testing/test-server.ts'
 import { TokenStore } from '../tokens/store.ts'
 import { Tokens } from '../tokens/tokens.ts'
+import { holdWorkspaces } from '../workspaces/hold-workspaces.ts'
+import { WorkspaceStore } from '../workspaces/store.ts'
 import { type DatabaseConfig, openDatabase } from './database.ts'
 import { GroupCommit } from './group-commit.ts'
 import { timestamp } from './timestamp.ts'
@@ -86,10 +88,72 @@ describe.each(databaseKinds)('state on %s', (kind) => {
         total: 1,
         jobs: [{ request_id: a.requestId }],
       })
-      expect(await state.store.listUnfinished()).toEqual([
+      expect(await state.store.listUnfinished()).toMatchObject([
         { requestId: a.requestId, status: 'running' },
         { requestId: c.requestId, status: 'pending' },
       ])
+    })
+
+    it('keeps runs of other APIs by what they are runs of, and does not list them', async () => {
+      await using state = await open()
+      const own = makeJob({ name: 'x' })
+      const runs = [1, 2, 3].map((priority) => makeJob({ name: 'x', kind: 'job', definitionId: 'd', priority, workspaceId: 'w', workspaceScope: '/workspace' }))
+      for (const job of [own, ...runs]) await state.insert(job)
+      const [first, second, third] = runs.map(({ requestId }) => requestId)
+      expect(await state.store.list('local', { offset: 0, limit: 9 })).toMatchObject({ total: 1, jobs: [{ request_id: own.requestId }] })
+      expect((await state.store.find('local', 'x'))?.requestId).toBe(own.requestId)
+      expect((await state.store.find('local', first ?? ''))?.requestId).toBe(first)
+      expect((await state.store.newestOf('d'))?.requestId).toBe(third)
+      const page = await state.store.listOfDefinition('d', { offset: 1, limit: 1 })
+      const { script: _, ...head } = runs[1] ?? own
+      expect(page).toEqual({ total: 3, runs: [head] })
+      const over = { status: 'stopped' as const, exitCode: null, error: null, timings: noTimings, completedAt: timestamp(1) }
+      await state.store.finish(third ?? '', over)
+      expect((await state.store.listUnfinishedOf('d')).map(({ requestId }) => requestId)).toEqual([first, second])
+    })
+
+    it('finds what has a workspace before what waits for it, and gives it to a waiting job only', async () => {
+      await using state = await open()
+      const workspaces = new WorkspaceStore(state.db, state.commits)
+      const change = { kind: 'job', workspaceId: 'w', workspaceScope: '/workspace' } as const
+      const [has, waits] = [makeJob(change), makeJob(change)]
+      for (const job of [has, waits]) await state.insert(job)
+      const wish = { accountId: 'local', workspaceId: 'w', baseWorkspaceId: null, image: { name: 'alpine', digest: 'sha256:a' }, diskGb: 7, now: timestamp(0) }
+      const hold = ({ requestId }: Job) => state.store.setHeld(requestId, (transaction) => holdWorkspaces(transaction, workspaces, { ...wish, requestId }))
+      const held = await hold(has)
+      expect(await state.store.get(has.requestId)).toEqual({ ...has, ...held })
+      await expect(hold(waits)).rejects.toMatchObject({ code: 'workspace_in_use', details: { request_id: has.requestId } })
+      for (const job of [await state.store.find('local', 'w'), await state.store.findByWorkspace('local', 'w')]) expect(job?.requestId).toBe(has.requestId)
+      const over = { status: 'stopped' as const, exitCode: null, error: null, timings: noTimings, completedAt: timestamp(1) }
+      for (const job of [has, waits]) await state.store.finish(job.requestId, over)
+      await expect(hold(waits)).rejects.toMatchObject({ code: 'job_not_running' })
+      expect(await workspaces.find('local', 'w')).toMatchObject({ holderRequestId: null })
+    })
+
+    it('puts a job back for its next try', async () => {
+      await using state = await open()
+      const workspaces = new WorkspaceStore(state.db, state.commits)
+      const jobs = [null, '/workspace'].map((workspaceScope) => makeJob({ workspaceId: workspaceScope ?? 'whole', workspaceScope, maxRetries: 1 }))
+      for (const job of jobs) {
+        const { requestId, accountId, workspaceId } = job
+        await state.insert(job)
+        const wish = { accountId, requestId, workspaceId, baseWorkspaceId: null, image: { name: 'alpine', digest: 'sha256:a' }, diskGb: 7, now: timestamp(0) }
+        await state.store.setHeld(requestId, (transaction) => holdWorkspaces(transaction, workspaces, wish))
+        const taken = { vmId: 'aabbccddeeff', isolation: 'container' as const, warm: true, queueMs: 1, acquireMs: 2, startedAt: timestamp(0) }
+        await state.store.markRunning(requestId, taken)
+        expect(await state.store.get(requestId)).toMatchObject({ status: 'running', warm: true })
+        expect(await state.store.retry(requestId, timestamp(5))).toBe(true)
+        expect(await state.store.get(requestId)).toMatchObject({
+          ...{ status: 'pending', attempt: 2, notBefore: timestamp(5), vmId: null, isolation: null, startedAt: null, warm: null, timings: noTimings },
+        })
+      }
+      const [whole, scoped] = jobs
+      expect(await state.store.get(whole?.requestId ?? '')).toMatchObject({ workspaceStorageId: expect.any(String), workspaceFence: 2 })
+      expect(await workspaces.find('local', 'whole')).toMatchObject({ holderRequestId: whole?.requestId, fence: 2 })
+      expect(await state.store.get(scoped?.requestId ?? '')).toMatchObject({ workspaceStorageId: null, workspaceFence: null })
+      expect(await workspaces.find('local', '/workspace')).toMatchObject({ holderRequestId: null })
+      await state.store.finish(whole?.requestId ?? '', { status: 'stopped', exitCode: null, error: null, timings: noTimings, completedAt: timestamp(1) })
+      expect(await state.store.retry(whole?.requestId ?? '', timestamp(5))).toBe(false)
     })
 
     it('commits what arrives together, and lets only the bad write fail', async () => {

@@ -77,6 +77,8 @@ export class FakeHost implements HostApi {
   beforeRun: (script: ScriptSpec) => Promise<void> | void
   /** Awaited before a copy is made; may throw. */
   beforeFork: (spec: SandboxSpec, abort: AbortSignal | undefined) => Promise<void> | void = () => undefined
+  /** Whether an init does as it is told. */
+  heedsPowerOff = true
   /** Whether its sandboxes can hibernate, and what a fork takes along. */
   hibernates = false
   forksMemory = false
@@ -171,6 +173,8 @@ export class FakeSandbox implements RunningSandbox {
   wakes = 0
   egress: EgressPolicy | undefined
   sentBytes = 0
+  /** Runs the init of its image, until it powers off. */
+  boots = false
   readonly #host: FakeHost
   readonly #behaviour: FakeBehaviour
   readonly #refusedListeners = new Set<(refused: RefusedConnection) => void>()
@@ -203,6 +207,8 @@ export class FakeSandbox implements RunningSandbox {
   /** Starts its script. */
   begin(script: ScriptSpec, sink: OutputSink): void {
     this.#sink = sink
+    this.boots = script.init === true
+    if (this.boots) return
     const run = async () =>
       this.#behaviour({
         script: script.script,
@@ -261,6 +267,7 @@ export class FakeSandbox implements RunningSandbox {
     abort?: AbortSignal,
   ): Promise<ScriptExit & { timedOut: boolean }> {
     this.#requireAwake('exec')
+    if (this.boots && this.#host.heedsPowerOff && request.command.at(-1)?.includes('poweroff')) this.end({ kind: 'exited', exitCode: 0, halted: 'powered-off' })
     const script: FakeScript = {
       script: request.command.at(-1) ?? '',
       environment: { ...request.environment, STDIN: await readText(request.stdin) },

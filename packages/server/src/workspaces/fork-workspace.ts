@@ -41,7 +41,7 @@ export async function forkWorkspace(
   try {
     // Known as something to take away until it is whole, so that a crash leaves nothing behind.
     await workspaces.insertRemoved(fork)
-    const version = await host.workspaces.fork(source, { storageId: fork.storageId, fence: fork.fence })
+    const version = await host.workspaces.fork(source, { storageId: fork.storageId, fence: fork.fence, ...(fork.scope === null ? {} : { scope: fork.scope }) })
     const published = await workspaces.publish(fork.storageId, version, now, also)
     if (published) return published
     throw taken()

@@ -84,6 +84,11 @@ export class JobWorkspace {
     this.#onFenced = job.onFenced
   }
 
+  /** Whether `enter` would have to wait. */
+  get isBusy(): boolean {
+    return this.#deps.turns.isTaken(this.#storageId)
+  }
+
   /** Waits until nothing in this server works on it any more: the sandbox of the job before, saving what that left, a restore. Rejects with the reason of `abort`. */
   async enter(abort?: AbortSignal): Promise<void> {
     const endTurn = await this.#deps.turns.take(this.#storageId, abort)

@@ -12,6 +12,7 @@ export function presentWorkspace(workspace: Workspace): WorkspaceAnswer {
     synced_at: workspace.syncedAt,
     in_use_by: workspace.holderRequestId,
     base_workspace_id: workspace.baseWorkspaceId,
+    scope: workspace.scope,
     image: workspace.image,
     disk_gb: workspace.diskGb,
     unsaved_since: workspace.unsavedSince,

@@ -7,10 +7,13 @@ import type { Workspace } from './workspace.ts'
 
 /**
  * Removes a workspace: its name is free at once, and its data go. False when the object store could not take them away now; `tendWorkspaces` tries again.
- * Rejects with MagsError('workspace_in_use') while a job has it or starts from it.
+ * Rejects with MagsError('workspace_in_use') while a job has it or starts from it, and when it is the disk of a microVM.
  */
 export async function removeWorkspace(deps: WorkspaceDeps & { readonly logger: Logger }, workspace: Workspace): Promise<boolean> {
   const { workspaceId, storageId } = workspace
+  const microvm = await deps.workspaces.microvmOf(workspace)
+  if (microvm !== undefined)
+    throw new MagsError('workspace_in_use', `workspace '${workspaceId}' is the disk of microVM ${microvm}; 'mags vm delete ${microvm}' takes both away`)
   const advice = `stop it with 'mags stop ${workspaceId}' before you delete its workspace`
   await refuseHeld(deps, workspace, advice)
   const user = await deps.workspaces.userOf(workspace)

@@ -67,6 +67,21 @@ describe.each(databaseKinds)('workspaces on %s', (kind) => {
       expect((await state.store.list('local', { offset: 0, limit: 99 })).total).toBe(1)
     })
 
+    it('is of one kind for all its life: the whole file system, or one folder', async () => {
+      await using state = await open()
+      const first = await state.submit({ scope: '/workspace' })
+      await state.jobs.finish(first.requestId, ended)
+      expect(await state.store.find('local', 'w')).toMatchObject({ scope: '/workspace' })
+      await expect(state.submit()).rejects.toMatchObject({ code: 'bad_request', message: expect.stringContaining("workspace 'w' keeps /workspace only") })
+      const { storageId = '' } = (await state.store.find('local', 'w')) ?? {}
+      expect(await state.store.takeFence(storageId)).toEqual({ storageId, fence: 2, scope: '/workspace' })
+      const whole = await state.submit({ workspaceId: 'whole' })
+      await state.jobs.finish(whole.requestId, ended)
+      await expect(state.submit({ workspaceId: 'whole', scope: '/workspace' })).rejects.toMatchObject({
+        message: expect.stringContaining('its whole file system'),
+      })
+    })
+
     it('takes no hold when the job cannot be stored, and the other way round', async () => {
       await using state = await open()
       const first = await state.submit()

@@ -109,6 +109,12 @@ export class WorkspaceStore {
     return row && { requestId: row.request_id, status: row.status }
   }
 
+  /** Name of the microVM whose disk it is. */
+  async microvmOf({ accountId, workspaceId }: Workspace): Promise<string | undefined> {
+    const query = this.#database.selectFrom('microvms').select('name').where('account_id', '=', accountId).where('workspace_id', '=', workspaceId)
+    return (await query.where('wish', '!=', 'deleted').executeTakeFirst())?.name
+  }
+
   /** A fence for something that is done without a job; undefined when a job holds the workspace or it is removed. A job submitted later has a higher one. */
   takeFence(storageId: string): Promise<WorkspaceHold | undefined> {
     return this.#commits.write(async (transaction) => {
@@ -118,26 +124,15 @@ export class WorkspaceStore {
         .where('storage_id', '=', storageId)
         .where('holder_request_id', 'is', null)
         .where('removed_at', 'is', null)
-        .returning('fence')
+        .returning(['fence', 'scope'])
         .executeTakeFirst()
-      return row && { storageId, fence: row.fence }
+      return row && { storageId, fence: row.fence, ...(row.scope === null ? {} : { scope: row.scope }) }
     })
   }
 
   /** A new fence for a job that holds the workspace and goes on in another sandbox; undefined when it does not hold it any more. */
   renewFence(storageId: string, requestId: string): Promise<number | undefined> {
-    return this.#commits.write(async (transaction) => {
-      const row = await transaction
-        .updateTable('workspaces')
-        .set({ fence: sql<number>`fence + 1` })
-        .where('storage_id', '=', storageId)
-        .where('holder_request_id', '=', requestId)
-        .where('removed_at', 'is', null)
-        .returning('fence')
-        .executeTakeFirst()
-      if (row) await transaction.updateTable('jobs').set({ workspace_fence: row.fence }).where('request_id', '=', requestId).execute()
-      return row?.fence
-    })
+    return this.#commits.write((transaction) => renewHold(transaction, storageId, requestId))
   }
 
   /** By its subdomain: how its storage id begins. */
@@ -210,14 +205,14 @@ export class WorkspaceStore {
     })
   }
 
-  /** Frees its name; false when a job holds it or it is removed already. The row stays until `forget`. */
-  markRemoved(storageId: string, now: string): Promise<boolean> {
+  /** Frees its name; false when a job holds it (but `holder`, which is about to end) or it is removed already. The row stays until `forget`. */
+  markRemoved(storageId: string, now: string, holder = ''): Promise<boolean> {
     return this.#commits.write(async (transaction) => {
       const result = await transaction
         .updateTable('workspaces')
         .set({ removed_at: now })
         .where('storage_id', '=', storageId)
-        .where('holder_request_id', 'is', null)
+        .where(({ eb, or }) => or([eb('holder_request_id', 'is', null), eb('holder_request_id', '=', holder)]))
         .where('removed_at', 'is', null)
         .executeTakeFirst()
       if (result.numUpdatedRows === 0n) return false
@@ -307,6 +302,20 @@ export async function releaseHold(transaction: Transaction<Tables>, requestId: s
   await transaction.updateTable('workspaces').set({ holder_request_id: null }).where('holder_request_id', '=', requestId).execute()
 }
 
+/** A new fence for a job that holds the workspace, within a transaction of the caller; undefined when it does not hold it. */
+export async function renewHold(transaction: Transaction<Tables>, storageId: string, requestId: string): Promise<number | undefined> {
+  const row = await transaction
+    .updateTable('workspaces')
+    .set({ fence: sql<number>`fence + 1` })
+    .where('storage_id', '=', storageId)
+    .where('holder_request_id', '=', requestId)
+    .where('removed_at', 'is', null)
+    .returning('fence')
+    .executeTakeFirst()
+  if (row) await transaction.updateTable('jobs').set({ workspace_fence: row.fence }).where('request_id', '=', requestId).execute()
+  return row?.fence
+}
+
 function toRow(workspace: Workspace): Insertable<WorkspacesTable> {
   return {
     storage_id: workspace.storageId,
@@ -319,6 +328,7 @@ function toRow(workspace: Workspace): Insertable<WorkspacesTable> {
     size_bytes: workspace.sizeBytes,
     version: workspace.version,
     base_workspace_id: workspace.baseWorkspaceId,
+    scope: workspace.scope,
     created_at: workspace.createdAt,
     updated_at: workspace.updatedAt,
     synced_at: workspace.syncedAt,
@@ -341,6 +351,7 @@ function toWorkspace(row: Selectable<WorkspacesTable>): Workspace {
     sizeBytes: row.size_bytes,
     version: row.version,
     baseWorkspaceId: row.base_workspace_id,
+    scope: row.scope,
     createdAt: row.created_at,
     updatedAt: row.updated_at,
     syncedAt: row.synced_at,

@@ -2,6 +2,11 @@
 export class Turns {
   readonly #last = new Map<string, Promise<void>>()
 
+  /** Whether somebody has the turn, or waits for it. */
+  isTaken(key: string): boolean {
+    return this.#last.has(key)
+  }
+
   /** Waits for the turn; the returned function ends it and may be called more than once. Rejects with the reason of `abort` when aborted while waiting. */
   async take(key: string, abort?: AbortSignal): Promise<() => void> {
     abort?.throwIfAborted()

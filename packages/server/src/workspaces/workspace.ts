@@ -21,6 +21,8 @@ export interface Workspace {
   /** The newest; 0 until it was saved for the first time. */
   readonly version: number
   readonly baseWorkspaceId: string | null
+  /** Only what lies below this folder is kept, for stateful jobs; the whole file system when null. */
+  readonly scope: string | null
   readonly createdAt: string
   readonly updatedAt: string
   readonly syncedAt: string | null

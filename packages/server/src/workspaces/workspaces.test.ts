@@ -33,6 +33,7 @@ describe('the four modes', () => {
       status: 'completed',
       workspace_id: 'w',
       base_workspace_id: null,
+      scope: null,
       workspace_version: 1,
       workspace_unsaved_since: null,
       workspace_size_bytes: 3,
@@ -49,6 +50,7 @@ describe('the four modes', () => {
       synced_at: expect.any(String),
       in_use_by: null,
       base_workspace_id: null,
+      scope: null,
       image: 'debian-12',
       disk_gb: 2,
       unsaved_since: null,
@@ -96,12 +98,18 @@ describe('the four modes', () => {
     await run(mags, { script: 'write /a one', workspace_id: 'alp', image: 'alpine', disk_gb: 4 })
     const never = await mags.submit({ script: 'wait', workspace_id: 'never' })
     const images = 'was made on image alpine, and this job asks for debian-12; ask for image alpine, or use another workspace'
+    const both = 'alpine (sha256:a3); both must be of the same version, so start a new workspace from the base'
     const cases: [Record<string, unknown>, number, string][] = [
       [{ base_workspace_id: 'nope' }, 404, "base_workspace_id: no workspace 'nope'; 'mags workspace list' shows those there are"],
       [{ base_workspace_id: 'never' }, 404, "base_workspace_id: workspace 'never' was never saved; it can be a base once a job on it has ended or was synced"],
-      [{ workspace_id: 'alp' }, 400, `image: workspace 'alp' ${images}`],
-      [{ base_workspace_id: 'alp' }, 400, `image: workspace 'alp' ${images}`],
-      [{ workspace_id: 'deb', base_workspace_id: 'alp' }, 400, `image: workspace 'alp' ${images}`],
+      [{ workspace_id: 'alp', image: 'debian-12' }, 400, `image: workspace 'alp' ${images}`],
+      [{ base_workspace_id: 'alp', rootfs_type: 'debian-12' }, 400, `image: workspace 'alp' ${images}`],
+      [{ workspace_id: 'deb', base_workspace_id: 'alp', image: 'debian-12' }, 400, `image: workspace 'alp' ${images}`],
+      [
+        { workspace_id: 'deb', base_workspace_id: 'alp' },
+        400,
+        `image: workspace 'deb' was made on image debian-12 (sha256:d12), and the base 'alp' on ${both}`,
+      ],
       [{ workspace_id: 'new', base_workspace_id: 'alp', image: 'alpine', disk_gb: 3 }, 400, "disk_gb: workspace 'alp' has 4 GB, and a disk can only grow"],
       [{ workspace_id: 'a/b' }, 400, 'workspace_id: must be 1 to 63 of A-Z a-z 0-9 . _ -'],
     ]
@@ -112,14 +120,27 @@ describe('the four modes', () => {
     await mags.call('POST', `/mags-jobs/${never}/stop`)
   })
 
-  it('names both digests when an image was built anew', async () => {
-    const imageDigests = { 'debian-12': `sha256:${'a'.repeat(64)}`, alpine: 'sha256:a3' }
+  it('goes on with the version of the image that a workspace was made on', async () => {
+    const [first, second] = ['a', 'b'].map((digit) => `sha256:${digit.repeat(64)}`) as [string, string]
+    const imageDigests = { 'debian-12': first, alpine: 'sha256:a3' }
     await using mags = await startTestServer({ capabilities: { imageDigests } })
-    await run(mags, { script: 'echo', workspace_id: 'w' })
-    imageDigests['debian-12'] = `sha256:${'b'.repeat(64)}`
-    expect((await mags.call('POST', '/mags-jobs', { script: 'echo', workspace_id: 'w' })).body.error).toMatch(
-      /was made on image debian-12 \(sha256:a{12}\), and this job asks for debian-12 \(sha256:b{12}\); the image was built anew since/,
+    await run(mags, { script: 'write /a 1', workspace_id: 'w' })
+    imageDigests['debian-12'] = second
+    for (const body of [{ workspace_id: 'w' }, { base_workspace_id: 'w' }, { workspace_id: 'fork', base_workspace_id: 'w' }, { workspace_id: 'fork' }, {}])
+      await run(mags, { script: 'echo', ...body })
+    await run(mags, { script: 'write /a 2', workspace_id: 'new' })
+    expect(mags.host.acquired.map(({ imageDigest }) => imageDigest)).toEqual([first, first, first, first, first, undefined, second])
+    expect((await mags.call('POST', '/mags-jobs', { script: 'echo', workspace_id: 'new', base_workspace_id: 'w' })).body.error).toMatch(
+      /was made on image debian-12 \(sha256:b{12}\), and the base 'w' on debian-12 \(sha256:a{12}\)/,
     )
+  })
+
+  it('takes the image of the workspace when none is asked for', async () => {
+    await using mags = await startTestServer()
+    await run(mags, { script: 'write /a one', workspace_id: 'alp', image: 'alpine' })
+    expect(await run(mags, { script: 'read /a', workspace_id: 'alp' })).toMatchObject({ output: ['one'], image: 'alpine' })
+    expect(await run(mags, { script: 'read /a', base_workspace_id: 'alp' })).toMatchObject({ output: ['one'], image: 'alpine' })
+    expect(mags.host.acquired.map(({ image }) => image)).toEqual(['alpine', 'alpine', 'alpine'])
   })
 
   it('grows the disk with the job, and takes the size of what there is', async () => {

@@ -94,7 +94,7 @@ export class ContainerDriver implements SandboxDriver {
     if (root !== undefined && this.#deps.rootMode === 'shifted') throw noWorkspaces()
     await using undo = new AsyncDisposableStack()
     const { cgroups, images, defaultShape } = this.#deps
-    const image = images.get(shape.image)
+    const image = images.get(shape.image, shape.imageDigest)
     const slot = await this.#slots.take()
     undo.defer(() => this.#slots.giveBack(slot))
     const id = newSandboxId()
@@ -205,6 +205,10 @@ export class ContainerDriver implements SandboxDriver {
       await rm(file, { force: true })
       throw error
     }
+  }
+
+  async forgetImage(digest: string) {
+    await this.#shifted.forget(digest)
   }
 
   async sweep() {

@@ -37,6 +37,8 @@ export class ContainerRoot implements LayeredRoot {
   readonly #held: DiskHold[] = []
   #upperDir: string | undefined
   #secondDir: string | undefined
+  #sweeping: Promise<void> | undefined
+  #released = false
 
   constructor(deps: ContainerRootDeps) {
     this.#deps = deps
@@ -50,22 +52,31 @@ export class ContainerRoot implements LayeredRoot {
   /** Layers of the image alone or with a root's disks. May be called a second time for another root, while the first is still in use. */
   async compose(root: SandboxRoot = { lowerDisks: [] }): Promise<ComposedRoot> {
     const lowering = Promise.allSettled(root.lowerDisks.map((file) => this.#hold(file, 'lower')))
-    const [upper] = await Promise.allSettled([this.#upper(root)])
-    const lowers = (await lowering).map(settledValue)
+    const layersBelow = async () => [...(await lowering).map(settledValue).map((dir) => join(dir, 'u')), ...this.#deps.imageDirs]
+    const [upper] = await Promise.allSettled([this.#upper(root, layersBelow)])
+    const lowerDirs = await layersBelow()
     this.#upperDir = settledValue(upper)
-    return { lowerDirs: [...lowers.map((dir) => join(dir, 'u')), ...this.#deps.imageDirs], upperDir: this.#upperDir, volatile: true }
+    return { lowerDirs, upperDir: this.#upperDir, volatile: true }
   }
 
   async release() {
+    this.#released = true
+    await this.#sweeping
     await Promise.all(this.#held.splice(0).map((hold) => hold.release()))
     if (this.#secondDir !== undefined) await this.#deps.mounter.resetUpper(this.#secondDir)
     this.#secondDir = undefined
   }
 
-  async #upper({ upperDisk }: SandboxRoot): Promise<string> {
+  async #upper({ upperDisk, scope }: SandboxRoot, layersBelow: () => Promise<readonly string[]>): Promise<string> {
     const { mounter, scratchDir } = this.#deps
     if (upperDisk !== undefined) {
       const dir = await this.#hold(upperDisk, 'upper')
+      if (scope !== undefined) {
+        const isLeft = await mounter.narrowUpper({ dir, folder: scope, lowerDirs: await layersBelow() })
+        // What it cannot remove, or has no time for, lies where nobody sees it, until the next one.
+        if (isLeft) this.#sweeping = this.#sweep(dir).catch(() => undefined)
+        return dir
+      }
       // A work folder tells of the mount before, and an overlay would refuse what was volatile there.
       await mounter.resetUpper(dir, { keep: true })
       return dir
@@ -77,12 +88,20 @@ export class ContainerRoot implements LayeredRoot {
     return this.#secondDir
   }
 
+  /** A little at a time, so that the disk can be let go of at any moment. */
+  async #sweep(dir: string) {
+    while (!this.#released && (await this.#deps.mounter.sweepUpper(dir, sweptAtOnce)));
+  }
+
   async #hold(file: string, use: 'upper' | 'lower') {
     const hold = await this.#deps.disks.hold(file, use)
     this.#held.push(hold)
     return hold.dir
   }
 }
+
+/** Entries; some tens of milliseconds. */
+const sweptAtOnce = 1_000
 
 /** After all of several have settled, so that none is held by nobody. */
 function settledValue<T>(result: PromiseSettledResult<T>): T {

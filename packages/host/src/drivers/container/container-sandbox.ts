@@ -126,10 +126,10 @@ export class ContainerSandbox implements Sandbox {
     }
   }
 
-  async openLayer(): Promise<LayerSession> {
+  async openLayer(scope?: string): Promise<LayerSession> {
     const { layerSocket } = this.#deps.mounter
     if (layerSocket === undefined) throw new MagsError('internal', 'the mounter does not listen for who wants to read layers')
-    const session = await openHostLayer(layerSocket, await this.#parts.root.layerDir())
+    const session = await openHostLayer(layerSocket, await this.#parts.root.layerDir(), scope)
     this.#sessions.push(session)
     return session
   }

@@ -1,4 +1,4 @@
-import { mkdir, rename, rm } from 'node:fs/promises'
+import { mkdir, readdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Image } from '../../images/image-catalogue.ts'
 import type { MounterClient } from '../../mounter/mounter-client.ts'
@@ -35,8 +35,17 @@ export class ShiftedImages {
     }
   }
 
+  /** Removes the layers of an image that no slot needs any more. */
+  async forget(digest: string): Promise<void> {
+    const { scratchDir } = this.#deps
+    for (const key of [...this.#made.keys()]) if (key.endsWith(` ${digest}`)) this.#made.delete(key)
+    for (const name of await readdir(scratchDir).catch(() => [])) {
+      if (name.endsWith('.shifted')) await rm(join(scratchDir, name, folderOf(digest)), { recursive: true, force: true })
+    }
+  }
+
   async #make({ slot, uidBase, image }: ShiftedImageRequest): Promise<string> {
-    const dir = join(this.#deps.scratchDir, `${slot}.shifted`, image.digest.replace(/\W/g, '-'))
+    const dir = join(this.#deps.scratchDir, `${slot}.shifted`, folderOf(image.digest))
     const draft = `${dir}.part`
     for (const old of [dir, draft]) await rm(old, { recursive: true, force: true })
     await mkdir(draft, { recursive: true, mode: 0o700 })
@@ -46,3 +55,5 @@ export class ShiftedImages {
     return join(dir, 'u')
   }
 }
+
+const folderOf = (digest: string) => digest.replace(/\W/g, '-')

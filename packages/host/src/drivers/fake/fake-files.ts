@@ -28,6 +28,11 @@ export class FakeFiles {
     for (const [path, file] of other.#files) this.#files.set(path, { ...file, mtimeNs: ++this.#changes })
   }
 
+  /** Removes everything but one folder. */
+  narrow(folder: string) {
+    for (const path of this.#files.keys()) if (path !== '/' && path !== `/${folder}` && !path.startsWith(`/${folder}/`)) this.#files.delete(path)
+  }
+
   stat(path: string): AgentFileEntry {
     const at = posix.resolve('/', path)
     return this.#entry(at, this.#find('stat', at))

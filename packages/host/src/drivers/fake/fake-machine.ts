@@ -78,9 +78,11 @@ export class FakeMachine {
   }
 
   /** Lower disks are copied into an upper one the first time: what is in a layer of its own, a saved layer of the fake has, too. */
-  mount({ lowerDisks, upperDisk }: SandboxRoot, world: FakeWorld) {
+  mount({ lowerDisks, upperDisk, scope }: SandboxRoot, world: FakeWorld) {
     const upper = upperDisk === undefined ? new FakeFiles() : world.disk(upperDisk)
+    if (scope !== undefined) upper.narrow(scope)
     if (upper.tree().length === 1) for (const disk of lowerDisks.toReversed()) upper.overlay(world.disk(disk))
+    if (scope !== undefined) upper.makeDirectory(`/${scope}`, { mode: 0o755, parents: true })
     this.files = upper
   }
 

@@ -31,6 +31,8 @@ export interface BootGuestOptions {
   readonly ramFile: string
   readonly imageFile: string
   readonly timeoutMs: number
+  /** At a low priority. */
+  readonly background?: boolean
 }
 
 export interface BootedGuest {
@@ -61,6 +63,7 @@ export async function bootGuest(parts: GuestParts, options: BootGuestOptions): P
     },
     logFile: join(directory, 'qemu.log'),
     timeoutMs,
+    background: options.background ?? false,
   })
   try {
     return { machine, agent: await connectAgentOf(machine, join(directory, 'agent.sock'), timeoutMs) }

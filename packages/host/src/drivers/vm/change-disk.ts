@@ -21,16 +21,18 @@ export interface ChangeDiskOptions {
   readonly diskGb: number
   /** A disk that is there already, to be lent instead. */
   readonly lentFrom: string | undefined
+  /** See `SandboxRoot.scope`. */
+  readonly scope: string | undefined
 }
 
 /** The composed root of a running machine is on a disk of the usual size that holds nothing; this job wants another. Rejects with MagsError 'sandbox_failed' when one that is lent cannot be mounted. */
-export async function changeDisk({ agent, slot, directory, uid, name, diskGb, lentFrom }: ChangeDiskOptions): Promise<void> {
+export async function changeDisk({ agent, slot, directory, uid, name, diskGb, lentFrom, scope }: ChangeDiskOptions): Promise<void> {
   const file = join(directory, name)
   const making = lentFrom === undefined ? makeWorkspaceDisk(file, diskGb, uid) : lendDisk(lentFrom, file, uid)
   const [disk] = await Promise.all([making, agent.detachDisk()])
   await slot.swapIn(disk)
   await rm(join(directory, firstDiskName), { force: true })
-  await agent.attachDisk(workspaceSerial, disk.fileSystemUuid).catch((error: unknown) => {
+  await agent.attachDisk(workspaceSerial, disk.fileSystemUuid, scope).catch((error: unknown) => {
     throw lentFrom !== undefined && error instanceof MagsError && error.details?.errno !== undefined ? unusableDisk(error) : error
   })
 }

@@ -12,6 +12,8 @@ const threadsTimeoutMs = 5_000
 export const qemuProgram = 'qemu-system-x86_64'
 
 export interface StartMachineOptions {
+  /** At a low priority. */
+  readonly background?: boolean
   readonly config: MachineConfig
   /** Network namespace QEMU opens its tap in. */
   readonly netnsPath?: string
@@ -74,7 +76,7 @@ export class Machine {
 /** Starts QEMU in a session of its own, so that it outlives the daemon, and connects to it. Rejects with MagsError 'sandbox_failed' and its last words. */
 export async function startMachine(options: StartMachineOptions): Promise<Machine> {
   const { config, netnsPath, timeoutMs } = options
-  const inside = netnsPath === undefined ? [] : ['nsenter', `--net=${netnsPath}`, '--']
+  const inside = [...(options.background ? ['nice', '-n', '10'] : []), ...(netnsPath === undefined ? [] : ['nsenter', `--net=${netnsPath}`, '--'])]
   const [command = qemuProgram, ...args] = [...inside, qemuProgram, ...qemuArguments(config)]
   const child = startResident(command, args, { logFile: options.logFile, detached: true, cwd: '/', fds: options.fds ?? [] })
   const ended = endOfChild(child, options.logFile)

@@ -42,6 +42,18 @@ export interface TemplateStoreDeps {
   readonly ours: Set<string>
 }
 
+/** What is noted beside a template. */
+interface TemplateDescription {
+  readonly layoutVersion: number
+  /** Absent in those of before images had versions. */
+  readonly imageDigest?: string
+  readonly stateBytes: number
+  readonly memoryMb: number
+}
+
+const descriptionName = 'template.json'
+/** So much longer may take what gets only what others leave of the processor. */
+const patience = 5
 const unusedDays = 14
 const dayMs = 86_400_000
 
@@ -69,9 +81,28 @@ export class TemplateStore {
     return template
   }
 
+  /** Has the template of these parts on disk; what comes first to need it need not wait then. Runs at a low priority. Rejects as `get`. */
+  async prepare(parts: TemplateParts): Promise<void> {
+    const key = templateKey(parts)
+    const dir = join(this.#deps.dir, key)
+    if (!this.#open.has(key) && !(await isWhole(dir))) await this.#make(dir, parts, true)
+  }
+
+  /** Removes all templates of an image. */
+  async forgetImage(digest: string): Promise<void> {
+    const { dir } = this.#deps
+    for (const name of await readdir(dir).catch(() => [])) {
+      const description = await readRecord<TemplateDescription>(join(dir, name, descriptionName))
+      if (description?.imageDigest === digest) await this.#remove(name)
+    }
+  }
+
   /** Forgets a template that a machine could not be started from; the next `get` makes it anew. */
   async discard(parts: TemplateParts): Promise<void> {
-    const key = templateKey(parts)
+    await this.#remove(templateKey(parts))
+  }
+
+  async #remove(key: string): Promise<void> {
     const template = this.#open.get(key)
     this.#open.delete(key)
     await rm(join(this.#deps.dir, key), { recursive: true, force: true })
@@ -104,7 +135,7 @@ export class TemplateStore {
     return { ramPath: sealed?.path ?? ramFile, stateFile: join(dir, 'state'), sealed }
   }
 
-  async #make(dir: string, parts: TemplateParts): Promise<void> {
+  async #make(dir: string, parts: TemplateParts, background = false): Promise<void> {
     const { vmDir, uid, bootTimeoutMs, logger, ours } = this.#deps
     const began = performance.now()
     logger.info({ vcpus: parts.vcpus, memoryMb: parts.memoryMb, accelerator: parts.guest.accelerator }, 'making a template of a virtual machine')
@@ -127,7 +158,8 @@ export class TemplateStore {
       memoryMb: parts.memoryMb,
       ramFile: join(draft, 'ram'),
       imageFile: parts.imageFile,
-      timeoutMs: bootTimeoutMs,
+      timeoutMs: background ? patience * bootTimeoutMs : bootTimeoutMs,
+      background,
     })
     undo.defer(() => guest.machine.kill())
     undo.defer(() => guest.agent.close())
@@ -143,8 +175,8 @@ export class TemplateStore {
     await saveState(guest.machine.qmp, { socketPath: join(directory, 'state.sock'), uid, ...state, timeoutMs: bootTimeoutMs })
     await guest.machine.kill()
     await writeFile(
-      join(draft, 'template.json'),
-      JSON.stringify({ layoutVersion, stateBytes: (await stat(join(draft, 'state'))).size, memoryMb: parts.memoryMb }),
+      join(draft, descriptionName),
+      JSON.stringify({ layoutVersion, imageDigest: parts.imageDigest, stateBytes: (await stat(join(draft, 'state'))).size, memoryMb: parts.memoryMb }),
     )
     // Another daemon of this machine may have made the same one meanwhile.
     if (!(await isWhole(dir))) {
@@ -156,7 +188,7 @@ export class TemplateStore {
 }
 
 async function isWhole(dir: string): Promise<boolean> {
-  const description = await readRecord<{ layoutVersion: number; stateBytes: number; memoryMb: number }>(join(dir, 'template.json'))
+  const description = await readRecord<TemplateDescription>(join(dir, descriptionName))
   if (description?.layoutVersion !== layoutVersion) return false
   const [ram, state] = await Promise.all([stat(join(dir, 'ram')).catch(() => undefined), stat(join(dir, 'state')).catch(() => undefined)])
   return ram?.size === description.memoryMb * 2 ** 20 && state?.size === description.stateBytes

@@ -38,7 +38,7 @@ export interface VmDriverDeps {
   readonly cacheDir: string
   /** A folder per machine; on a real disk, and short: socket paths end at 107 bytes. */
   readonly vmDir: string
-  readonly images: { get(name: string): Image }
+  readonly images: { get(name: string, digest?: string): Image }
   /** The shape kept warm by default; its disk size is the one all warm machines have. */
   readonly defaultShape: SandboxShape
   /** Without it clones map the template's own file: for tests. */
@@ -65,7 +65,7 @@ export async function openVmDriver(deps: VmDriverDeps): Promise<VmDriver> {
   if (Buffer.byteLength(join(deps.vmDir, '0'.repeat(12), 'agent.sock')) > 107)
     throw new MagsError('not_available', `the path ${deps.vmDir} is too long for sockets; use a shorter one`)
   await Promise.all([mkdir(deps.vmDir, { recursive: true, mode: 0o711 }), mkdir(deps.cacheDir, { recursive: true, mode: 0o700 })])
-  const image = deps.images.get(deps.defaultShape.image)
+  const image = deps.images.get(deps.defaultShape.image, deps.defaultShape.imageDigest)
   const parts = await readGuestParts({ ...deps, placeholderGb: deps.defaultShape.diskGb })
   const accelerator: Accelerator =
     deps.accelerator === undefined
@@ -113,11 +113,24 @@ export class VmDriver implements SandboxDriver {
 
   /** Makes the template of this shape when there is none, which takes seconds; the pool does it ahead of time. */
   async create(shape: SandboxShape): Promise<Sandbox> {
-    const image = this.#deps.images.get(shape.image)
-    const parts = { imageDigest: image.digest, imageFile: image.erofsFile, vcpus: shape.vcpus, memoryMb: shape.memoryMb, guest: this.#guest }
+    const parts = this.#partsOf(shape)
     // Before anything is taken: it may take long.
     await this.#templates.get(parts)
     return this.#restore(shape, parts)
+  }
+
+  /** Has the template of this shape on disk, at a low priority. */
+  async prepare(shape: SandboxShape): Promise<void> {
+    await this.#templates.prepare(this.#partsOf(shape))
+  }
+
+  async forgetImage(digest: string): Promise<void> {
+    await this.#templates.forgetImage(digest)
+  }
+
+  #partsOf({ image: name, imageDigest, vcpus, memoryMb }: SandboxShape): TemplateParts {
+    const image = this.#deps.images.get(name, imageDigest)
+    return { imageDigest: image.digest, imageFile: image.erofsFile, vcpus, memoryMb, guest: this.#guest }
   }
 
   async #restore(shape: SandboxShape, parts: TemplateParts): Promise<Sandbox> {
@@ -185,7 +198,7 @@ export class VmDriver implements SandboxDriver {
       memoryMb: record.shape.memoryMb,
       kernelPath: guest.kernelPath,
       initramfsPath: guest.initramfs.path,
-      rootPath: record.imageFile ?? this.#deps.images.get(record.shape.image).erofsFile,
+      rootPath: record.imageFile ?? this.#deps.images.get(record.shape.image, record.shape.imageDigest).erofsFile,
       placeholderBytes: guest.placeholderGb * 2 ** 30,
       directory,
       qmpPath: join(directory, 'qmp'),

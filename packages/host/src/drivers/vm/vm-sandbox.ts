@@ -97,7 +97,12 @@ export class VmSandbox implements Sandbox {
     const machine = this.#machine
     if (machine === undefined && !this.#record.attached) return await this.#attachCopy()
     if (disk === undefined || machine === undefined || this.#record.attached) throw new MagsError('internal', 'this virtual machine is attached already')
-    if (shape.image !== this.shape.image || shape.vcpus !== this.shape.vcpus || shape.memoryMb !== this.shape.memoryMb) {
+    if (
+      shape.image !== this.shape.image ||
+      shape.imageDigest !== this.shape.imageDigest ||
+      shape.vcpus !== this.shape.vcpus ||
+      shape.memoryMb !== this.shape.memoryMb
+    ) {
       throw new MagsError('internal', 'a virtual machine cannot change its image, processors or memory once it is made')
     }
     if (root !== undefined && root.lowerDisks.length > 0) throw new MagsError('internal', 'a virtual machine has one disk')
@@ -109,7 +114,7 @@ export class VmSandbox implements Sandbox {
     const running = machine.qmp.execute('cont')
     if (otherDisk) {
       await running
-      await changeDisk({ agent: this.agent, slot: disk, directory, uid, name: diskName, diskGb: shape.diskGb, lentFrom })
+      await changeDisk({ agent: this.agent, slot: disk, directory, uid, name: diskName, diskGb: shape.diskGb, lentFrom, scope: root?.scope })
     }
     // What was right ahead of time is not written again: each file costs a millisecond or two under emulation.
     const files = otherDisk ? rootFiles(hostnameOf(this.id), tap, resolver) : {}
@@ -144,8 +149,8 @@ export class VmSandbox implements Sandbox {
     return this.#tracked(this.#copyTo(target))
   }
 
-  openLayer() {
-    return openGuestLayer(this.agent)
+  openLayer(scope?: string) {
+    return openGuestLayer(this.agent, scope)
   }
 
   /** A guest's kernel is never quite still, and what it holds in memory cannot be seen from outside. */

@@ -9,6 +9,7 @@ import type { SaveState } from '../save/save-state.ts'
 import { saveTree } from '../save/save-tree.ts'
 import { readState, writeState } from '../save/state-file.ts'
 import type { LayerDisks } from './layer-disks.ts'
+import { scopeFolder } from './scope-folder.ts'
 import type { WorkingCopies } from './working-copies.ts'
 import { isReadable, type WorkingCopy } from './working-copy.ts'
 import { WorkspaceSession } from './workspace-session.ts'
@@ -166,7 +167,8 @@ export class OpenWorkspace {
     const { repository, disks } = this.#deps
     const [top, below] = copy.layers
     if (top === undefined) throw new MagsError('internal', `workspace ${this.storageId} has no layer`)
-    this.#session ??= new WorkspaceSession(await this.#sandbox.openLayer())
+    const scope = copy.scope === undefined ? undefined : scopeFolder(copy.scope)
+    this.#session ??= new WorkspaceSession(await this.#sandbox.openLayer(scope), scope)
     if (!this.#distrustful) this.#state ??= await readState(disks.stateFile(top))
     const isNew = this.#state === undefined && copy.version > 0 && !this.#distrustful
     return await saveTree({

@@ -4,13 +4,16 @@ import type { SandboxRoot } from '../../drivers/driver.ts'
 import { growDisk } from '../../drivers/scratch-disk.ts'
 import type { Image } from '../../images/image-catalogue.ts'
 import type { Manifest, WorkspaceClaim, WorkspaceRepository } from '../repository/repository.ts'
+import { checkScope } from './check-scope.ts'
+import { type FreezeCopyDeps, freezeCopy } from './freeze-copy.ts'
 import type { KeyedLock } from './keyed-lock.ts'
 import type { LayerDisks } from './layer-disks.ts'
+import { scopeFolder } from './scope-folder.ts'
 import type { VersionDisks } from './version-disks.ts'
 import type { WorkingCopies } from './working-copies.ts'
 import type { WorkingCopy } from './working-copy.ts'
 
-export interface PrepareRootDeps {
+export interface PrepareRootDeps extends Pick<FreezeCopyDeps, 'narrow'> {
   readonly repository: WorkspaceRepository
   readonly copies: WorkingCopies
   readonly disks: LayerDisks
@@ -52,7 +55,7 @@ export async function prepareRoot(deps: PrepareRootDeps, request: RootRequest): 
   if (workspace === undefined) {
     if (source === undefined) throw new MagsError('internal', 'a root needs a workspace or a base')
     // Without stacking the base's contents are on a disk of its own already, and nobody saves it.
-    const root = request.stacks ? { lowerDisks: filesOf(deps, source.layers) } : rootOf(deps, source.layers)
+    const root = request.stacks ? { lowerDisks: filesOf(deps, source.layers) } : rootOf(deps, source.layers, source.scope)
     return { root, claimed: Promise.resolve(), release: source.release }
   }
   try {
@@ -67,7 +70,8 @@ async function prepareWorkspace(deps: PrepareRootDeps, request: RootRequest, hol
   const { claim, claimed } = known
     ? await foreseeClaim(deps, hold)
     : { claim: await deps.repository.claim(hold.storageId, hold.fence), claimed: Promise.resolve() }
-  const start = source === undefined ? await continueCopy(deps, request, claim) : await forkInto(deps, request, claim, source)
+  const scope = hold.scope ?? deps.copies.get(hold.storageId)?.scope
+  const start = source === undefined ? await continueCopy(deps, request, claim, scope) : await forkInto(deps, request, claim, source, scope)
   const copy: WorkingCopy = {
     ...start,
     storageId: hold.storageId,
@@ -78,10 +82,11 @@ async function prepareWorkspace(deps: PrepareRootDeps, request: RootRequest, hol
     image: { name: request.image.name, digest: request.image.digest },
     bootId: deps.copies.bootId,
     settled: false,
+    ...(scope === undefined ? {} : { scope }),
   }
   await deps.copies.set(copy)
   deps.disks.stock()
-  return { root: rootOf(deps, copy.layers), claimed, release: deps.copies.pin(copy.layers) }
+  return { root: rootOf(deps, copy.layers, scope ?? source?.scope), claimed, release: deps.copies.pin(copy.layers) }
 }
 
 /** What a claim will be is known after a look at the head. Making it takes as long as mounting a disk, so both are done at once. */
@@ -99,8 +104,8 @@ async function foreseeClaim({ repository }: PrepareRootDeps, { storageId, fence 
 type Start = Pick<WorkingCopy, 'layers' | 'version' | 'versionUnder' | 'claim' | 'diskGb'> & Partial<Pick<WorkingCopy, 'halted'>>
 
 /** The workspace as it is here, as the store has it, or empty. */
-async function continueCopy(deps: PrepareRootDeps, request: RootRequest, claim: WorkspaceClaim): Promise<Start> {
-  const copy = await usableCopy(deps, request, claim)
+async function continueCopy(deps: PrepareRootDeps, request: RootRequest, claim: WorkspaceClaim, scope: string | undefined): Promise<Start> {
+  const copy = await usableCopy(deps, request, claim, scope)
   // What a guest has written stays as large as it is until it is saved.
   const diskGb = copy?.writtenBy === 'guest' ? copy.diskGb : Math.max(request.diskGb, copy?.diskGb ?? 0)
   const start = { version: claim.version, versionUnder: copy?.versionUnder ?? 0, claim, diskGb }
@@ -116,12 +121,15 @@ async function continueCopy(deps: PrepareRootDeps, request: RootRequest, claim: 
     return { ...start, layers: [top, ...lower], halted: copy.open && copy.halted }
   }
   if (!request.stacks) return { ...start, layers: [await deps.disks.copy(top)], diskGb: copy.diskGb }
+  // What is not kept of it must not come to light under another layer.
+  if (scope !== undefined && !copy.frozen) return { ...start, layers: [await deps.disks.copy(top), ...lower], diskGb: copy.diskGb }
   if (copy.layers.length < deepest) return { ...start, versionUnder: copy.version, layers: [await deps.disks.create(diskGb), ...copy.layers] }
   return { ...start, layers: [await restoreNewest(deps, request, claim, diskGb)] }
 }
 
-async function forkInto(deps: PrepareRootDeps, request: RootRequest, claim: WorkspaceClaim, source: StartFrom): Promise<Start> {
+async function forkInto(deps: PrepareRootDeps, request: RootRequest, claim: WorkspaceClaim, source: StartFrom, scope: string | undefined): Promise<Start> {
   if (deps.copies.get(claim.storageId)?.open) throw unsaved(claim.storageId)
+  if (scope !== undefined && scope !== source.scope) await checkScope(source.manifest, deps.repository.packs, scope)
   // The fork's first version is the base's contents: whatever becomes of the base, they are this workspace's own from now on.
   const { claim: forked } = await deps.repository.commit(claim, source.manifest, { reason: 'fork', uploadedBytes: 0 })
   const start = { version: forked.version, versionUnder: forked.version, claim: forked, diskGb: request.diskGb }
@@ -130,7 +138,12 @@ async function forkInto(deps: PrepareRootDeps, request: RootRequest, claim: Work
 }
 
 /** The copy of this machine if a sandbox of this kind can go on from it. */
-async function usableCopy(deps: PrepareRootDeps, { stacks, image, diskGb }: RootRequest, claim: WorkspaceClaim): Promise<WorkingCopy | undefined> {
+async function usableCopy(
+  deps: PrepareRootDeps,
+  { stacks, image, diskGb }: RootRequest,
+  claim: WorkspaceClaim,
+  scope: string | undefined,
+): Promise<WorkingCopy | undefined> {
   const copy = deps.copies.get(claim.storageId)
   if (copy === undefined) return undefined
   if (copy.image.digest !== image.digest) {
@@ -143,7 +156,9 @@ async function usableCopy(deps: PrepareRootDeps, { stacks, image, diskGb }: Root
       'changes on this machine are older than what another holder has saved; they are dropped',
     )
   }
-  const rightKind = stacks ? copy.writtenBy === 'host' : copy.layers.length === 1
+  // What layers under the topmost have is seen, whatever is to be kept.
+  const isNarrow = scope === copy.scope || (copy.layers.length === 1 && !copy.frozen)
+  const rightKind = isNarrow && (stacks ? copy.writtenBy === 'host' : copy.layers.length === 1)
   if (current && copy.open && !rightKind) throw unsaved(copy.storageId)
   // The host does not look into a disk that a guest has written, not even to make it larger.
   const fits = copy.writtenBy === 'host' || copy.diskGb >= diskGb || copy.open
@@ -155,6 +170,8 @@ async function usableCopy(deps: PrepareRootDeps, { stacks, image, diskGb }: Root
 interface StartFrom {
   readonly layers: readonly string[]
   readonly manifest: Manifest
+  /** Of the base. Without stacking its disk may have more. */
+  readonly scope: string | undefined
   readonly release: () => Promise<void>
 }
 
@@ -173,7 +190,7 @@ async function startFrom(deps: PrepareRootDeps, request: RootRequest, base: Work
   if (request.stacks) return { ...found, manifest }
   try {
     const layer = await deps.disks.copy(found.layers[0] ?? '')
-    return { layers: [layer], manifest, release: deps.copies.pin([layer]) }
+    return { layers: [layer], manifest, scope: found.scope, release: deps.copies.pin([layer]) }
   } finally {
     await found.release()
   }
@@ -189,12 +206,11 @@ interface Source {
 async function findLayers(deps: PrepareRootDeps, request: RootRequest, { storageId, version, newest, image }: Source) {
   const copy = deps.copies.get(storageId)
   const readable = request.stacks ? copy?.writtenBy === 'host' && copy.layers.length < deepest : copy?.layers.length === 1
-  if (copy !== undefined && !copy.open && copy.version === version && readable) {
-    // A sandbox reads these layers from now on, so nobody may write to them any more.
-    if (request.stacks && !copy.frozen) await deps.copies.set({ ...copy, frozen: true })
-    return { layers: copy.layers, release: deps.copies.pin(copy.layers) }
+  // A sandbox reads these layers from now on, so nobody may write to them any more.
+  if (copy !== undefined && !copy.open && copy.version === version && readable && (!request.stacks || (await freezeCopy(deps, copy)) !== undefined)) {
+    return { layers: copy.layers, scope: copy.scope, release: deps.copies.pin(copy.layers) }
   }
-  if (copy !== undefined || !newest) return await deps.versions.use(storageId, version, request)
+  if (copy !== undefined || !newest) return { ...(await deps.versions.use(storageId, version, request)), scope: copy?.scope }
   const layers = [await deps.versions.restore(storageId, version, request)]
   const { bootId } = deps.copies
   await deps.copies.set({
@@ -211,16 +227,16 @@ async function findLayers(deps: PrepareRootDeps, request: RootRequest, { storage
     bootId,
     settled: false,
   })
-  return { layers, release: deps.copies.pin(layers) }
+  return { layers, scope: undefined, release: deps.copies.pin(layers) }
 }
 
 async function restoreNewest(deps: PrepareRootDeps, request: RootRequest, claim: WorkspaceClaim, diskGb: number): Promise<string> {
   return await deps.versions.restore(claim.storageId, claim.version, { ...request, diskGb })
 }
 
-function rootOf(deps: PrepareRootDeps, [top, ...lower]: readonly string[]): SandboxRoot {
+function rootOf(deps: PrepareRootDeps, [top, ...lower]: readonly string[], scope: string | undefined): SandboxRoot {
   if (top === undefined) throw new MagsError('internal', 'a root has no layer')
-  return { upperDisk: deps.disks.file(top), lowerDisks: filesOf(deps, lower) }
+  return { upperDisk: deps.disks.file(top), lowerDisks: filesOf(deps, lower), ...(scope === undefined ? {} : { scope: scopeFolder(scope) }) }
 }
 
 const filesOf = ({ disks }: PrepareRootDeps, layers: readonly string[]) => layers.map((layer) => disks.file(layer))

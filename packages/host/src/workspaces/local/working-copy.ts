@@ -31,6 +31,8 @@ export interface WorkingCopy {
   readonly sandboxId?: string
   readonly image: { readonly name: string; readonly digest: string }
   readonly diskGb: number
+  /** See `WorkspaceHold.scope`. The topmost layer may have more, as long as it is not frozen; those under it never have. */
+  readonly scope?: string
   /** /proc/sys/kernel/random/boot_id of when it was written last. */
   readonly bootId: string
   /** All of it has reached the real disk. Otherwise it is not trusted after the machine was started anew. */

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import type { LayerEntry } from '../../layers/layer-session.ts'
 import { MemoryLayer } from '../../layers/testing/memory-layer.ts'
 import { WorkspaceSession } from './workspace-session.ts'
 
@@ -24,5 +25,25 @@ describe('a workspace’s view of a layer', () => {
       changed.push(...changes.map((change) => ('removed' in change ? change.removed : change.present.path).toString()))
     expect(changed).toContain('etc/motd')
     expect(changed).not.toContain('etc/hosts')
+  })
+
+  it('leaves out all that is not in the one folder that is kept, and what was done to the root', async () => {
+    const layer = new MemoryLayer()
+    layer.folder('', { mode: 0o700, uid: 5, attributes: [{ name: 'user.x', value: Buffer.from('y') }] })
+    for (const path of ['root/b', 'workspace/a', 'workspace/etc/hosts', 'workspace!', 'workspaces/x', 'etc/hosts']) layer.file(path, 'x')
+    const session = new WorkspaceSession(layer.session(), 'workspace')
+    const entries: LayerEntry[] = []
+    for await (const some of session.walk()) entries.push(...some)
+    expect(entries.map(({ path }) => path.toString())).toEqual(['', 'workspace', 'workspace/a', 'workspace/etc', 'workspace/etc/hosts'])
+    expect(entries[0]).toMatchObject({ mode: 0o755, uid: 0, attributes: [], stamp: { mtimeNs: 0n } })
+    layer.folder('', { mode: 0o711 })
+    layer.file('root/c', 'new')
+    layer.file('workspace/c', 'new')
+    layer.remove('workspace/a')
+    layer.remove('root/b')
+    const changed: string[] = []
+    for await (const changes of session.changes())
+      changed.push(...changes.map((change) => ('removed' in change ? `-${change.removed}` : `+${change.present.path}`)))
+    expect(changed).toEqual(['-workspace/a', '+workspace/c'])
   })
 })

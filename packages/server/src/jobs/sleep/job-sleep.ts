@@ -26,6 +26,8 @@ export interface Sleeper {
   replace(running: RunningSandbox | undefined): void
   /** Whether something uses it, or waits for it. */
   isUsed(): boolean
+  /** It was put to sleep. */
+  fellAsleep(): void
   /** A new sandbox, made from its workspace. */
   restart(abort: AbortSignal): Promise<RunningSandbox>
 }
@@ -205,6 +207,7 @@ export class JobSleep {
     this.#state = 'asleep'
     this.#stage = 'frozen'
     this.#sleptAtMs = this.#deps.timers.now()
+    this.#job.fellAsleep()
     await this.#job.log.system(`put to sleep: ${why}`, 'info')
     return true
   }

@@ -1,0 +1,27 @@
+import { join } from 'node:path'
+import type { ImportCounts } from './add-archive.ts'
+import type { ImportLimits } from './import-limits.ts'
+import { Progress } from './progress.ts'
+
+/** What all steps of one import share. */
+export interface ImportWork {
+  /** A folder of its own, removed with all in it when the import ends. */
+  readonly dir: string
+  readonly limits: ImportLimits
+  readonly abort: AbortSignal
+  readonly progress: Progress
+  readonly counts: ImportCounts
+  /** Last words of programs. */
+  readonly logFile: string
+}
+
+export function importWork(dir: string, limits: ImportLimits, onProgress: (words: string) => void, abort: AbortSignal): ImportWork {
+  return {
+    dir,
+    limits,
+    abort,
+    progress: new Progress(onProgress),
+    counts: { entries: 0, metadataBytes: 0, skippedDevices: 0, droppedAttributes: 0 },
+    logFile: join(dir, 'log'),
+  }
+}

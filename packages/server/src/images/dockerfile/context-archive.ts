@@ -1,0 +1,82 @@
+import { createReadStream } from 'node:fs'
+import { posix } from 'node:path'
+import { buildContextLimitBytes, MagsError } from '@mags/protocol'
+import { matchesName } from './match-path.ts'
+import { type CheckedEntry, readEntries, type TarLimits } from './rewrite-tar.ts'
+import type { SourceMatch, SourceTree } from './source-tree.ts'
+
+export const contextLimits: TarLimits = { maxEntries: 200_000, maxBytes: buildContextLimitBytes }
+const maxLinks = 10
+
+type Node = Pick<CheckedEntry, 'kind' | 'target'>
+
+/** What was sent with a Dockerfile: an archive in a file of ours, of which names are kept in memory. */
+export class ContextArchive implements SourceTree {
+  readonly words = 'the context'
+  readonly #file: string
+  readonly #nodes: ReadonlyMap<string, Node>
+
+  private constructor(file: string, nodes: ReadonlyMap<string, Node>) {
+    this.#file = file
+    this.#nodes = nodes
+  }
+
+  /** Reads it once. Rejects with MagsError 'image_invalid' naming the entry and the rule, and 'too_large'. */
+  static async open(file: string): Promise<ContextArchive> {
+    const nodes = new Map<string, Node>([['', { kind: 'directory', target: '' }]])
+    await readEntries(createReadStream(file), contextLimits, (entry, source) => {
+      source.resume()
+      if (entry.kind !== 'directory' && nodes.has(entry.path)) throw new MagsError('image_invalid', `${entry.path} is in the context twice`)
+      for (let folder = posix.dirname(entry.path); folder !== '.'; folder = posix.dirname(folder))
+        if (!nodes.has(folder)) nodes.set(folder, { kind: 'directory', target: '' })
+      if (entry.path !== '') nodes.set(entry.path, { kind: entry.kind, target: entry.target })
+    })
+    return new ContextArchive(file, nodes)
+  }
+
+  /** The content of one file. Rejects with MagsError 'not_found', 'too_large'. */
+  async readText(path: string, maxBytes: number): Promise<string> {
+    const found = this.#follow(posix.normalize(path).replace(/^\/+|\/+$/g, ''))
+    if (found === undefined || this.#nodes.get(found)?.kind !== 'file') throw new MagsError('not_found', `there is no file ${path} in what was sent`)
+    const parts: Buffer[] = []
+    await readEntries(createReadStream(this.#file), contextLimits, (entry, source) => {
+      if (entry.path === found && entry.sizeBytes > maxBytes) throw new MagsError('too_large', `${path} has more than ${maxBytes / 1024} KiB`)
+      if (entry.path === found) source.on('data', (part: Buffer) => parts.push(part))
+      else source.resume()
+    })
+    return Buffer.concat(parts).toString('utf8')
+  }
+
+  async match(pattern: string): Promise<readonly SourceMatch[]> {
+    const wanted = posix.normalize(`/${pattern}`).split('/').filter(Boolean)
+    let found: SourceMatch[] = [{ path: '', name: '', isFolder: true }]
+    for (const name of wanted) found = found.flatMap(({ path, isFolder }) => (isFolder ? this.#matchIn(path, name) : []))
+    return found
+  }
+
+  pack(): AsyncIterable<Uint8Array> {
+    return createReadStream(this.#file)
+  }
+
+  #matchIn(folder: string, pattern: string): SourceMatch[] {
+    const start = folder === '' ? '' : `${folder}/`
+    const names = [...this.#nodes.keys()].filter((path) => path !== '' && path.startsWith(start) && !path.slice(start.length).includes('/'))
+    return names
+      .map((path) => path.slice(start.length))
+      .filter((name) => matchesName(pattern, name))
+      .sort()
+      .flatMap((name) => {
+        const path = this.#follow(start + name)
+        return path === undefined ? [] : [{ path, name, isFolder: this.#nodes.get(path)?.kind === 'directory' }]
+      })
+  }
+
+  /** Where a path leads within the context; undefined when that is nowhere. */
+  #follow(path: string, links = 0): string | undefined {
+    const node = this.#nodes.get(path)
+    if (node?.kind !== 'symlink') return node && path
+    if (links >= maxLinks) return undefined
+    const target = posix.join('/', posix.dirname(path), node.target).slice(1)
+    return this.#follow(posix.isAbsolute(node.target) ? posix.normalize(node.target).slice(1) : target, links + 1)
+  }
+}
