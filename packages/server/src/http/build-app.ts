@@ -36,8 +36,8 @@ declare module 'fastify' {
   }
   interface FastifyContextConfig {
     keepsRawBody?: boolean
-    /** The handler reads the body as it comes, and may take its time. */
-    streamsBody?: boolean
+    /** The handler reads the body as it comes, and may take its time; perhaps only of some requests. */
+    streamsBody?: boolean | ((request: FastifyRequest) => boolean)
   }
 }
 

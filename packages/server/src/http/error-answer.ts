@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { type ErrorCode, errorCatalogue, MagsError } from '@mags/protocol'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import type { Logger } from 'pino'
+import { streamsBody } from './streams-body.ts'
 
 /** The one place where errors become HTTP answers. */
 export function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply, logger: Logger): void {
@@ -14,7 +15,7 @@ export function sendError(error: unknown, request: FastifyRequest, reply: Fastif
   const retryAfter = known.details?.retry_after_seconds
   if (status === 429 || status === 503) reply.header('retry-after', typeof retryAfter === 'number' ? retryAfter : 1)
   // The rest of a body nobody reads would be taken for the next request; who reads it as it comes sees to that, too.
-  if (status === 413 && !request.routeOptions.config.streamsBody) reply.header('connection', 'close')
+  if (status === 413 && !streamsBody(request)) reply.header('connection', 'close')
   void reply.code(status).send(errorBody(known))
 }
 

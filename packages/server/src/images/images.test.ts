@@ -1,4 +1,6 @@
+import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import type { ImageTaskAnswer, InspectImageAnswer, ListImagesAnswer } from '@mags/protocol'
 import { MagsError } from '@mags/protocol'
@@ -131,6 +133,35 @@ describe.each(databaseKinds)('images on %s', (kind) => {
     ])('refuses %j', async (request, words) => {
       await using mags = await start()
       expect(await mags.call('POST', '/images', request)).toMatchObject({ status: 400, body: { error: expect.stringContaining(words) as string } })
+    })
+
+    it('what is JSON has to arrive whole in time, and an archive that stops coming leaves nothing', async () => {
+      await using mags = await startTestServer({ deps: { database: newDatabase(), limits: { requestTimeoutMs: 200 } } })
+      const { hostname, port } = new URL(await mags.listen())
+      const post = (type: string, query = '') => {
+        const socket = connect(Number(port), hostname)
+        socket.write(
+          `POST /api/v1/images${query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${mags.token}\r\nContent-Type: ${type}\r\nContent-Length: 1000\r\n\r\n{`,
+        )
+        return socket
+      }
+      const [answer] = (await once(post('application/json'), 'data')) as [Buffer]
+      expect(answer.toString()).toContain(' 408 ')
+      const begun = Promise.withResolvers<void>()
+      const failed = Promise.withResolvers<unknown>()
+      mags.host.images.create = async (_name, origin) => {
+        begun.resolve()
+        try {
+          if (origin.kind === 'archive') for await (const _part of origin.content);
+        } catch (error) {
+          failed.resolve(error)
+        }
+        throw new MagsError('image_invalid', 'cut short')
+      }
+      const socket = post('application/x-tar', '?name=mine')
+      await begun.promise
+      socket.destroy()
+      expect(await failed.promise).toMatchObject({ code: 'bad_request', message: 'what was sent ended before its end; send it again' })
     })
 
     it('archives go to the host as they come', async () => {

@@ -21,6 +21,7 @@ import {
   type SendImageQuery,
   sendImageQuery,
 } from '@mags/protocol'
+import type { FastifyRequest } from 'fastify'
 import type { FastifyPluginCallbackZod } from 'fastify-type-provider-zod'
 import { EventStream } from '../http/event-stream.ts'
 import { dropRest } from '../http/received-body.ts'
@@ -49,6 +50,8 @@ export interface ImageRoutesDeps {
 }
 
 const archiveTypes = ['application/x-tar', 'application/octet-stream', 'application/gzip', 'application/x-gzip', 'application/zstd', 'application/x-xz']
+
+const isArchive = ({ headers }: Pick<FastifyRequest, 'headers'>) => archiveTypes.includes(headers['content-type']?.split(';')[0]?.trim().toLowerCase() ?? '')
 
 export const imageRoutes: FastifyPluginCallbackZod<ImageRoutesDeps> = (app, deps, done) => {
   const tags = ['Images']
@@ -143,13 +146,12 @@ export const imageRoutes: FastifyPluginCallbackZod<ImageRoutesDeps> = (app, deps
         consumes: ['application/json', ...archiveTypes],
         response: { 202: imageTaskStartedAnswer, ...failures },
       },
-      config: { streamsBody: true },
+      config: { streamsBody: isArchive },
     },
     async (request, reply) => {
       const { accountId } = request.identity
       try {
-        const isArchive = archiveTypes.includes(request.headers['content-type']?.split(';')[0]?.trim().toLowerCase() ?? '')
-        const { task } = isArchive ? await receive(deps, accountId, request.raw, request.query) : await order(deps, accountId, request.body)
+        const { task } = isArchive(request) ? await receive(deps, accountId, request.raw, request.query) : await order(deps, accountId, request.body)
         reply.code(202)
         return { task_id: task.id, status: 'running' as const }
       } finally {

@@ -83,7 +83,8 @@ async function answerWith(deps: ChangeMicrovmDeps, { id }: Microvm, work: Promis
   const microvm = await deps.microvms.get(id)
   if (microvm === undefined || microvm.wish === 'deleted') throw unknownMicrovm(id)
   const job = await deps.microvms.newestJob(id)
-  const status = statusOf(microvm, job, (job && deps.dispatcher.find(job.requestId)?.uses.hasBegun) ?? false)
+  const run = job && deps.dispatcher.find(job.requestId)
+  const status = statusOf(microvm, job, run !== undefined && deps.keeper.isUp(run))
   return { success: status !== 'error', status, ...(microvm.error === null ? {} : { error: microvm.error }) }
 }
 

@@ -52,7 +52,7 @@ export async function createMicrovm(deps: CreateMicrovmDeps, request: FastifyReq
       const sshPort = await deps.access.giveSsh(transaction, ownerOf(job), keys)
       // Of a transaction that is tried again the last one counts.
       stored.splice(0, 1, job)
-      const shown = presentMicrovm(microvm, { job, run: undefined, appsUrl: deps.appsUrlNow(), sshPort })
+      const shown = presentMicrovm(microvm, { job, isUp: undefined, appsUrl: deps.appsUrlNow(), sshPort })
       return warnings.length === 0 ? shown : { ...shown, warnings }
     })
     const [job] = stored

@@ -5,6 +5,7 @@ import type { JobRun } from '../jobs/job-run.ts'
 import { type StartJobDeps, startJob } from '../jobs/start-job.ts'
 import { timestamp } from '../state/timestamp.ts'
 import type { Timers } from '../workspaces/timers.ts'
+import { awaitBoot } from './await-boot.ts'
 import { type Microvm, nextJob } from './microvm.ts'
 import { type PowerOffDeps, powerOff } from './power-off.ts'
 import { type RemoveMicrovmDeps, removeMicrovm } from './remove-microvm.ts'
@@ -32,6 +33,8 @@ export class MicrovmKeeper {
   readonly #looks = new Map<string, { again: boolean; done: Promise<void> }>()
   /** Request ids of jobs whose end leads to a look. */
   readonly #watched = new Set<string>()
+  /** Boots that are waited for, by request id. One that a former server began counts as up. */
+  readonly #booting = new Map<string, Promise<void>>()
   readonly #closing = new AbortController()
 
   constructor(deps: MicrovmKeeperDeps) {
@@ -64,6 +67,11 @@ export class MicrovmKeeper {
     return look.done
   }
 
+  /** Whether the machine of a job was started, and its services with it. */
+  isUp(run: JobRun): boolean {
+    return run.uses.hasBegun && !this.#booting.has(run.requestId)
+  }
+
   /** Settles once it runs, or is not going to. Never rejects. */
   async started(id: string): Promise<void> {
     while (!this.#closing.signal.aborted) {
@@ -72,6 +80,7 @@ export class MicrovmKeeper {
       const run = job && this.#deps.dispatcher.find(job.requestId)
       if (run === undefined) return
       await run.uses.begun
+      await this.#booting.get(run.requestId)
       if (!run.isOver) return
       await run.done
     }
@@ -108,7 +117,7 @@ export class MicrovmKeeper {
       if (lives && run === undefined) return
       const isWished = microvm.wish === 'running' && microvm.error === null
       if (microvm.wish === 'deleted') return await removeMicrovm(this.#deps, microvm, job, run)
-      if (run !== undefined && isWished && run.requestId === microvm.requestId) return this.#watch(microvm, run)
+      if (run !== undefined && isWished && run.requestId === microvm.requestId) return this.#watch(microvm, run, job?.status === 'pending')
       if (run !== undefined) await this.#end(microvm, run)
       else if (!isWished) return
       else if (job === undefined) throw new MagsError('internal', 'the microVM never had a job')
@@ -163,12 +172,18 @@ export class MicrovmKeeper {
     await microvms.note(id, requestId, timestamp(clock()), change)
   }
 
-  #watch({ id, init }: Microvm, run: JobRun): void {
-    if (this.#watched.has(run.requestId)) return
-    this.#watched.add(run.requestId)
+  #watch({ id, init }: Microvm, run: JobRun, isNew: boolean): void {
+    const { requestId } = run
+    if (this.#watched.has(requestId)) return
+    this.#watched.add(requestId)
+    if (init && isNew)
+      this.#booting.set(
+        requestId,
+        awaitBoot(this.#deps, run, this.#closing.signal).finally(() => this.#booting.delete(requestId)),
+      )
     if (init) void run.scriptEnd.then((exit) => exit && this.#noteHalt(id, run, exit))
     void run.done.then(() => {
-      this.#watched.delete(run.requestId)
+      this.#watched.delete(requestId)
       if (run.isOver) void this.look(id)
     })
   }

@@ -31,6 +31,28 @@ describe.each(databaseKinds)('microVMs over time on %s', (kind) => {
       expect(world.host.acquired).toHaveLength(2)
     })
 
+    it('runs once its services are up, and can be stopped before', async () => {
+      await using world = newWorld()
+      const vms = await world.start()
+      await vms.running()
+      await vms.act('stop')
+      const services = Promise.withResolvers<void>()
+      world.host.booted = services.promise
+      const starting = vms.act('start')
+      await expect.poll(() => world.host.sandboxes.size, poll).toBe(1)
+      expect(await vms.get()).toMatchObject({ status: 'creating' })
+      services.resolve()
+      expect(await starting).toEqual({ success: true, status: 'running' })
+      expect(await vms.get()).toMatchObject({ status: 'running' })
+      await vms.act('stop')
+      world.host.booted = new Promise(() => undefined)
+      const again = vms.act('start')
+      await expect.poll(() => world.host.sandboxes.size, poll).toBe(1)
+      expect(await vms.act('stop')).toEqual({ success: true, status: 'stopped' })
+      expect(await again).toMatchObject({ success: true, status: expect.stringMatching(/^stopp(ing|ed)$/) })
+      expect(await vms.get()).toMatchObject({ status: 'stopped' })
+    })
+
     it('goes on with the version of its image, its port, its rules and its grown disk', async () => {
       await using world = newWorld()
       const vms = await world.start()

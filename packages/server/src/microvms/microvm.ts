@@ -42,7 +42,7 @@ export const microvmWorkspaceId = (id: string): string => `vm-${id}`
  *                   └──start───────────────────────────────────────────────────┴─────────────────────┘
  *
  * A start during `stopping` is done once it is stopped; a stop during `creating` ends the start. A server that starts goes on with all of this, and starts again what is wished to run and lost its machine.
- * `isUp`: the machine of the job was started.
+ * `isUp`: the machine of the job was started, and its services with it.
  */
 export function statusOf({ wish, error, requestId }: Microvm, job: Pick<Job, 'status' | 'requestId'> | undefined, isUp: boolean): MicrovmStatus {
   const lives = job !== undefined && !isFinal(job.status)

@@ -1,6 +1,5 @@
 import { isFinal, type MicrovmAnswer } from '@mags/protocol'
 import type { Job } from '../jobs/job.ts'
-import type { JobRun } from '../jobs/job-run.ts'
 import { urlOf } from '../jobs/present-job.ts'
 import { type Microvm, statusOf } from './microvm.ts'
 
@@ -8,17 +7,16 @@ import { type Microvm, statusOf } from './microvm.ts'
 export interface MicrovmSurroundings {
   /** Its newest. */
   readonly job: Job | undefined
-  /** While that is not over, and is one of this server. */
-  readonly run: JobRun | undefined
+  /** Whether its machine is up, as far as this server knows. */
+  readonly isUp: boolean | undefined
   /** The address whose subdomains are jobs. */
   readonly appsUrl: string | undefined
   readonly sshPort: number | null
 }
 
 /** A microVM as the API gives it. */
-export function presentMicrovm(microvm: Microvm, { job, run, appsUrl, sshPort }: MicrovmSurroundings): MicrovmAnswer {
-  const isUp = run?.uses.hasBegun ?? (job?.timings.attachMs ?? null) !== null
-  const status = statusOf(microvm, job, isUp)
+export function presentMicrovm(microvm: Microvm, { job, isUp, appsUrl, sshPort }: MicrovmSurroundings): MicrovmAnswer {
+  const status = statusOf(microvm, job, isUp ?? (job?.timings.attachMs ?? null) !== null)
   const addresses = job !== undefined && !isFinal(job.status) ? job : undefined
   // What went wrong when it was saved last is its error, too.
   const error = microvm.error ?? (status === 'stopped' ? (job?.error ?? null) : null)

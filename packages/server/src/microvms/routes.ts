@@ -123,7 +123,12 @@ async function presentAll(deps: MicrovmRoutesDeps, microvms: readonly Microvm[])
   return microvms.map((microvm) => {
     const job = jobs.get(microvm.id)
     const run = job && deps.dispatcher.find(job.requestId)
-    return presentMicrovm(microvm, { job, run, appsUrl: deps.appsUrlNow(), sshPort: ports.get(`w:${job?.workspaceStorageId}`) ?? null })
+    return presentMicrovm(microvm, {
+      job,
+      isUp: run && deps.keeper.isUp(run),
+      appsUrl: deps.appsUrlNow(),
+      sshPort: ports.get(`w:${job?.workspaceStorageId}`) ?? null,
+    })
   })
 }
 

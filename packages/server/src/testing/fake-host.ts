@@ -79,6 +79,8 @@ export class FakeHost implements HostApi {
   beforeFork: (spec: SandboxSpec, abort: AbortSignal | undefined) => Promise<void> | void = () => undefined
   /** Whether an init does as it is told. */
   heedsPowerOff = true
+  /** When the services of an init are up. */
+  booted: Promise<void> = Promise.resolve()
   /** Whether its sandboxes can hibernate, and what a fork takes along. */
   hibernates = false
   forksMemory = false
@@ -268,6 +270,7 @@ export class FakeSandbox implements RunningSandbox {
   ): Promise<ScriptExit & { timedOut: boolean }> {
     this.#requireAwake('exec')
     if (this.boots && this.#host.heedsPowerOff && request.command.at(-1)?.includes('poweroff')) this.end({ kind: 'exited', exitCode: 0, halted: 'powered-off' })
+    if (this.boots && request.command.at(-1)?.includes('is-system-running')) await Promise.race([this.#host.booted, this.exited])
     const script: FakeScript = {
       script: request.command.at(-1) ?? '',
       environment: { ...request.environment, STDIN: await readText(request.stdin) },

@@ -33,7 +33,6 @@ describe('the four modes', () => {
       status: 'completed',
       workspace_id: 'w',
       base_workspace_id: null,
-      scope: null,
       workspace_version: 1,
       workspace_unsaved_since: null,
       workspace_size_bytes: 3,

@@ -8,10 +8,13 @@ kill -9 -1 2>/dev/null
 printf '127.0.0.1\\tlocalhost\\n::1\\tlocalhost ip6-localhost ip6-loopback\\n' > /etc/hosts
 command -v tar >/dev/null || { echo "this image has no tar, which it is exported with" >&2; exit 127; }
 if tar --version 2>/dev/null | grep -q GNU; then
-  exec tar --create --file=- --directory=/ --one-file-system --numeric-owner --format=posix --pax-option=delete=atime,delete=ctime \\
-    --xattrs --xattrs-include=security.capability --warning=no-file-ignored --exclude=./run/mags --exclude=./proc/* --exclude=./sys/* --exclude=./dev/* .
+  tar --create --file=- --directory=/ --one-file-system --numeric-owner --format=posix --pax-option=delete=atime,delete=ctime \\
+    --xattrs --xattrs-include=security.capability --warning=no-file-ignored --exclude=./run/mags --exclude=./proc --exclude=./sys --exclude=./dev .
+  # 1 is a file that changed meanwhile, such as a folder that something is mounted on; the archive is whole.
+  [ $? -le 1 ]
+  exit
 fi
-printf './run/mags\\n./proc/*\\n./sys/*\\n./dev/*\\n' > /tmp/.mags-exclude
+printf './run/mags\\n./proc\\n./sys\\n./dev\\n' > /tmp/.mags-exclude
 exec tar -c -f - -C / -X /tmp/.mags-exclude --exclude ./tmp/.mags-exclude .`
 
 /** The whole root of a sandbox as a tar archive. Nothing more can be done in it afterwards. */
