@@ -389,7 +389,7 @@ export class Host implements HostApi {
       if (resumes && policy !== undefined) await around.egress.set(policy)
       const leased = addresses === undefined ? undefined : this.#parts.lease(sandbox, addresses)
       if (resumes) await leased
-      const attached = sandbox.attach(shape, driver.rootAt === 'attach' && !resumes ? prepared?.root : undefined)
+      const attached = sandbox.attach(shape, driver.rootAt === 'attach' && !resumes ? prepared?.root : undefined, addresses?.ipv6)
       const governed = policy === undefined || resumes ? undefined : around.egress.set(policy)
       // All to their end, whichever fails: what is still being attached could not be given back.
       await Promise.allSettled([attached, prepared?.claimed, governed, leased])

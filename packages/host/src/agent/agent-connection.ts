@@ -36,6 +36,7 @@ const parkedLimitBytes = 8 << 20
 export class StreamAgentConnection implements AgentConnection {
   readonly liveChannels: readonly AgentLiveChannel[]
   readonly boots: boolean
+  readonly takesIpv6: boolean
   readonly closed: Promise<Error | undefined>
 
   readonly #stream: Duplex
@@ -57,6 +58,7 @@ export class StreamAgentConnection implements AgentConnection {
   constructor(stream: Duplex, hello: Hello, rest: Buffer) {
     this.#stream = stream
     this.boots = hello.boots
+    this.takesIpv6 = hello.takesIpv6
     this.closed = this.#closing.promise
     this.#sender = new FrameSender(stream)
     this.#requests = new AgentRequests((frame) => this.#sender.send(frame))
@@ -153,6 +155,10 @@ export class StreamAgentConnection implements AgentConnection {
   }
 
   identity(identity: AgentIdentity): Promise<void> {
+    if (identity.network6 !== undefined && !this.takesIpv6) {
+      const words = 'this virtual machine was made by an earlier release, which knows no IPv6 addresses'
+      return Promise.reject(new MagsError('not_available', words))
+    }
     return this.#requests.call({ op: requestOp.identity, what: 'set the identity', write: (writer) => writeIdentity(writer, identity), decode: nothing })
   }
 

@@ -62,6 +62,15 @@ export interface AgentNetwork {
   readonly mtu: number
 }
 
+/** An IPv6 address of the machine's own. */
+export interface AgentNetwork6 {
+  /** As all addresses here in any notation of RFC 4291, without a zone. */
+  readonly address: string
+  /** Where all of its IPv6 goes: an address on its link, and the hardware address behind that, for which nobody is asked. */
+  readonly gateway: string
+  readonly gatewayMac: string
+}
+
 export interface AgentIdentity {
   readonly unixTimeNs?: bigint
   readonly entropy?: Uint8Array
@@ -69,7 +78,10 @@ export interface AgentIdentity {
   readonly hosts?: string
   readonly resolvConf?: string
   readonly machineId?: string
+  /** An IPv6 address that it had goes. */
   readonly network?: AgentNetwork
+  /** Instead of one that it had, before its programs hear of the answer. Only when the agent `takesIpv6`. */
+  readonly network6?: AgentNetwork6
 }
 
 export interface AgentStats {
@@ -126,6 +138,8 @@ export interface AgentConnection {
   readonly liveChannels: readonly AgentLiveChannel[]
   /** Whether it takes `init`; those in containers and of earlier releases do not. */
   readonly boots?: boolean
+  /** Whether `identity` may have `network6`; as above. */
+  readonly takesIpv6?: boolean
   /** TCP to a port inside the sandbox. Rejects with the errno's words when nothing listens. */
   dial(port: number): Promise<Duplex>
   /** A new layer worker on what the sandbox has changed (vm); see docs/layer-protocol.md. */

@@ -29,6 +29,8 @@ export interface Hello {
   readonly channels: readonly HelloChannel[]
   /** It can start an image's init. */
   readonly boots: boolean
+  /** It can give its machine an IPv6 address. */
+  readonly takesIpv6: boolean
 }
 
 /** Numbers over this were never ours: a connection counts up from 1. */
@@ -58,7 +60,7 @@ export function decodeHello(payload: Buffer): Hello {
   // Agents of earlier releases, in sandboxes that outlived them, end here.
   const features = reader.left > 0 ? reader.u32() : 0
   reader.end()
-  return { version, nonce, mode, channels, boots: (features & feature.init) !== 0 }
+  return { version, nonce, mode, channels, boots: (features & feature.init) !== 0, takesIpv6: (features & feature.ipv6) !== 0 }
 }
 
 function helloStream(reader: PayloadReader): HelloStream {

@@ -1,5 +1,6 @@
-import { isIPv4 } from 'node:net'
+import { isIPv4, isIPv6 } from 'node:net'
 import { MagsError } from '@mags/protocol'
+import ipaddr from 'ipaddr.js'
 import type { AgentIdentity } from './connection.ts'
 import type { PayloadWriter } from './payload-writer.ts'
 
@@ -12,12 +13,12 @@ export function writeIdentity(writer: PayloadWriter, identity: AgentIdentity) {
     .string(identity.hosts ?? '')
     .string(identity.resolvConf ?? '')
     .string(identity.machineId ?? '')
-  const { network } = identity
-  if (network === undefined) {
-    writer.u8(0)
-    return
-  }
-  writer.u8(1).bytes(macBytes(network.mac)).bytes(addressBytes(network.address)).u8(network.prefixLength).bytes(addressBytes(network.gateway)).u16(network.mtu)
+  const { network, network6 } = identity
+  if (network === undefined) writer.u8(0)
+  else
+    writer.u8(1).bytes(macBytes(network.mac)).bytes(addressBytes(network.address)).u8(network.prefixLength).bytes(addressBytes(network.gateway)).u16(network.mtu)
+  // Agents of earlier releases end here.
+  if (network6 !== undefined) writer.u8(1).bytes(address6Bytes(network6.address)).bytes(address6Bytes(network6.gateway)).bytes(macBytes(network6.gatewayMac))
 }
 
 /** A UUID's 16 bytes in the order they are written. */
@@ -35,4 +36,9 @@ function macBytes(mac: string): Buffer {
 function addressBytes(address: string): Buffer {
   if (!isIPv4(address)) throw new MagsError('bad_request', `'${address}' is not an IPv4 address`)
   return Buffer.from(address.split('.').map(Number))
+}
+
+function address6Bytes(address: string): Buffer {
+  if (!isIPv6(address) || address.includes('%')) throw new MagsError('bad_request', `'${address}' is not an IPv6 address`)
+  return Buffer.from(ipaddr.IPv6.parse(address).toByteArray())
 }

@@ -60,4 +60,4 @@ export const layerWorkerPort = 0
 
 export const execFlag = { pty: 1, stdin: 2, script: 4, init: 8 } as const
 /** Bits of what an agent can do beyond the first of its version. */
-export const feature = { init: 1 } as const
+export const feature = { init: 1, ipv6: 2 } as const

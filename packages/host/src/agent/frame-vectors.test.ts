@@ -69,6 +69,10 @@ const sent: Record<string, () => Buffer> = {
         network: { mac: '02:fc:0a:58:00:05', address: '10.88.0.5', prefixLength: 16, gateway: '10.88.0.1', mtu: 1500 },
       }),
     ),
+  'host.identity-network6': () =>
+    encode.encodeRequest(9, requestOp.identity, (w) =>
+      writeIdentity(w, { network6: { address: '2001:db8:77::9', gateway: 'fe80::1', gatewayMac: '02:4d:0a:d5:00:01' } }),
+    ),
   'host.identity-nothing': () => encode.encodeRequest(3, requestOp.identity, (w) => writeIdentity(w, {})),
   'host.attach-scope': () =>
     encode.encodeRequest(4, requestOp.attach, (w) => w.string('ws').bytes(uuidBytes('f0f1f2f3-f4f5-f6f7-f8f9-fafbfcfdfeff')).string('workspace')),
@@ -97,7 +101,7 @@ function entries(bytes: Buffer): AgentFileEntry[] {
 }
 
 const received: Record<string, [(payload: Buffer) => unknown, unknown]> = {
-  'agent.hello-empty': [decodeHello, { version: 1, nonce, mode: 'container', channels: [], boots: false }],
+  'agent.hello-empty': [decodeHello, { version: 1, nonce, mode: 'container', channels: [], boots: false, takesIpv6: false }],
   'agent.hello': [
     decodeHello,
     {
@@ -125,6 +129,7 @@ const received: Record<string, [(payload: Buffer) => unknown, unknown]> = {
         },
       ],
       boots: true,
+      takesIpv6: true,
     },
   ],
   'agent.hello-files': [
@@ -145,6 +150,7 @@ const received: Record<string, [(payload: Buffer) => unknown, unknown]> = {
         },
       ],
       boots: false,
+      takesIpv6: false,
     },
   ],
   'agent.opened': [decodeOpened, 42],
@@ -192,6 +198,7 @@ describe('vectors of the agent protocol', () => {
     const hello = decodeHello(frame.subarray(12, -4))
     expect(hello.channels).toHaveLength(2)
     expect(hello.boots).toBe(false)
+    expect(hello.takesIpv6).toBe(false)
   })
 
   it('are all known here', () => {

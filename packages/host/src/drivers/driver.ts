@@ -83,8 +83,11 @@ export interface Sandbox {
   readonly isolation: Isolation
   /** The connection to its agent. After a thaw from hibernation it is another one, on which what runs inside must be resumed; in between it is closed. */
   readonly agent: AgentConnection
-  /** Makes it ready for a job of this shape: what `warmShape` folded away is applied, and what must be fresh (clock, randomness) is renewed. Once. */
-  attach(shape: SandboxShape, root?: SandboxRoot): Promise<void>
+  /**
+   * Makes it ready for a job of this shape: what `warmShape` folded away is applied, and what must be fresh (clock, randomness) is renewed. Once. `address6`: a leased IPv6 address, for a machine that has to put it on its
+   * interface itself; a copy has none of its original's.
+   */
+  attach(shape: SandboxShape, root?: SandboxRoot, address6?: string): Promise<void>
   /** A worker on the upper layer of its root. Works between `quiesce` and `resume`, and after `halt`. With `scope` it looks at the folder of that name at the top only. */
   openLayer(scope?: string): Promise<LayerSession>
   /** Grows whenever anything inside runs, so that one that stood still needs no second look at its layer. Undefined where that cannot be told. */

@@ -1,7 +1,7 @@
 import { type LeasedAddresses, MagsError } from '@mags/protocol'
 import { runAny } from '../run.ts'
 import { planSlot } from './address-plan.ts'
-import { addContainerAddress6, closeOldPath, type LeasePathDeps, leasedAddresses, openOldPath, removeContainerAddress6 } from './lease-paths.ts'
+import { addAddress6, closeOldPath, type LeasePathDeps, leasedAddresses, openOldPath, removeAddress6 } from './lease-paths.ts'
 import { leaseScript } from './lease-rules.ts'
 import { networkError } from './network-error.ts'
 import type { LiveSlot } from './router-rules.ts'
@@ -28,21 +28,20 @@ export class AddressLeases {
   }
 
   /**
-   * Leads addresses to a sandbox until its use of the slot ends; they count once settled. A sandbox that had one of them before loses it. Rejects with MagsError `not_available` for IPv6 of a virtual machine,
-   * `sandbox_failed` when the use has ended.
+   * Leads addresses to a sandbox until its use of the slot ends; they count once settled. A sandbox that had one of them before loses it. A virtual machine has to be told its IPv6 address
+   * besides; what it keeps of one that it lost leads nowhere. Rejects with MagsError `sandbox_failed` when the use has ended.
    */
   async give(use: SlotUse, lease: LeasedAddresses) {
     await this.#deps.serial(async () => {
       const before = this.#deps.slots.get(use.link)
       if (use.ended || before === undefined) throw new MagsError('sandbox_failed', 'the sandbox ended before it had its address')
-      if (lease.ipv6 !== undefined && before.kind === 'tap') throw new MagsError('not_available', 'virtual machines cannot have an IPv6 address of their own')
       await networkError(() => this.#give(before, lease))
     })
   }
 
   /** What has to go before the rules of these slots do. In `serial` already. `kept`: their namespaces will have other sandboxes. */
   async withdraw(slots: readonly LiveSlot[], { kept }: { readonly kept: boolean }) {
-    const { routerNetnsPath, netnsPathOf } = this.#deps
+    const { routerNetnsPath } = this.#deps
     const leased = slots.filter(({ lease }) => lease !== undefined)
     if (leased.length === 0) return
     await this.#changeHost(
@@ -51,13 +50,13 @@ export class AddressLeases {
     )
     for (const slot of leased) {
       const { lease = {} } = slot
-      if (lease.ipv6 !== undefined) await removeContainerAddress6(routerNetnsPath, kept ? netnsPathOf(slot) : undefined, lease.ipv6)
+      if (lease.ipv6 !== undefined) await removeAddress6(routerNetnsPath, kept ? this.#netnsPathOf(slot) : undefined, lease.ipv6)
       await closeOldPath(this.#deps, lease)
     }
   }
 
   async #give(before: LiveSlot, lease: LeasedAddresses) {
-    const { slots, subnet, hasDefaultPolicy, netnsPathOf } = this.#deps
+    const { slots, subnet, hasDefaultPolicy } = this.#deps
     const wanted = leasedAddresses(lease)
     // The sandbox of an earlier try may not be quite gone.
     const earlier = [...slots.values()].filter(({ lease: held }) => held !== undefined && leasedAddresses(held).some((address) => wanted.includes(address)))
@@ -66,13 +65,17 @@ export class AddressLeases {
     await openOldPath(this.#deps, lease)
     const after: LiveSlot = { ...before, lease }
     const plan = planSlot(subnet, before.kind, before.index)
-    if (lease.ipv6 !== undefined) await addContainerAddress6(this.#deps, netnsPathOf(before), plan, lease.ipv6)
+    if (lease.ipv6 !== undefined) await addAddress6(this.#deps, this.#netnsPathOf(before), plan, lease.ipv6)
     const cut = held.map((slot) => leaseScript('delete', slot, hasDefaultPolicy)).join('')
     await this.#deps.runNft(cut + leaseScript('add', after, hasDefaultPolicy))
     for (const { lease: _, ...slot } of held) slots.set(slot.link, slot)
     slots.set(before.link, after)
     // Last: what arrives from now on has a way to go.
     await this.#changeHost('add', wanted)
+  }
+
+  #netnsPathOf(slot: LiveSlot): string | undefined {
+    return slot.kind === 'container' ? this.#deps.netnsPathOf(slot) : undefined
   }
 
   async #changeHost(verb: 'add' | 'delete', addresses: readonly string[]) {

@@ -62,19 +62,20 @@ export async function closeOldPath({ link, prefixes }: Pick<LeasePathDeps, 'link
   for (const address of others) await runAny('ip', ['route', 'delete', address, 'dev', link])
 }
 
-/** Gives a container its IPv6 address: both it and the router know each other's hardware address beforehand. */
-export async function addContainerAddress6(deps: Pick<LeasePathDeps, 'routerNetnsPath' | 'subnet'>, netnsPath: string, slot: SlotPlan, address: string) {
+/** Gives a sandbox its IPv6 address: both it and the router know each other's hardware address beforehand. `netnsPath`: of a container; the agent of a virtual machine does there what is done here. */
+export async function addAddress6(deps: Pick<LeasePathDeps, 'routerNetnsPath' | 'subnet'>, netnsPath: string | undefined, slot: SlotPlan, address: string) {
   const inside = `addr replace ${address}/128 dev eth0 nodad
 neigh replace ${gatewayAddress6} lladdr ${gatewayMac(deps.subnet)} dev eth0 nud permanent
 route replace default via ${gatewayAddress6} dev eth0
 `
   const router = `route replace ${address}/128 dev br0\nneigh replace ${address} lladdr ${slot.mac} dev br0 nud permanent\n`
-  await runInNamespace(netnsPath, 'sh', ['-c', 'set -e; echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_ra; exec ip -6 -batch -'], { input: inside })
+  if (netnsPath !== undefined)
+    await runInNamespace(netnsPath, 'sh', ['-c', 'set -e; echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_ra; exec ip -6 -batch -'], { input: inside })
   await runInNamespace(deps.routerNetnsPath, 'ip', ['-6', '-batch', '-'], { input: router })
 }
 
-/** Takes it back; what is gone already is no error. `netnsPath`: its namespace, when that will have another sandbox. */
-export async function removeContainerAddress6(routerNetnsPath: string, netnsPath: string | undefined, address: string) {
+/** Takes it back; what is gone already is no error. `netnsPath`: of a container's namespace that will have another sandbox. */
+export async function removeAddress6(routerNetnsPath: string, netnsPath: string | undefined, address: string) {
   const force = ['-6', '-force', '-batch', '-']
   const inside = `addr delete ${address}/128 dev eth0\nroute delete default dev eth0\n`
   if (netnsPath !== undefined) await runAnyInNamespace(netnsPath, 'ip', force, { input: inside, background: true })

@@ -4,7 +4,7 @@ import type { Logger } from 'pino'
 import { readEgressRules } from '../egress/egress-rules.ts'
 import { NameForwarder } from '../egress/names/name-forwarder.ts'
 import { AddressLeases } from './address-leases.ts'
-import { bridgePortLimit, gatewayAddress, planSlot, type SlotKind } from './address-plan.ts'
+import { bridgePortLimit, gatewayAddress, gatewayMac, planSlot, type SlotKind } from './address-plan.ts'
 import { checkAddressPrefixes, checkPrefixesFree, parsePrefixes } from './address-prefixes.ts'
 import { chooseSubnet } from './choose-subnet.ts'
 import { deniedRanges } from './denied-ranges.ts'
@@ -54,6 +54,7 @@ interface SlotAddress {
   readonly address: string
   readonly prefixLength: number
   readonly gateway: string
+  readonly gatewayMac: string
   readonly mac: string
   readonly mtu: number
 }
@@ -64,7 +65,7 @@ export interface ContainerSlot extends SlotAddress {
   readonly netnsPath: string
 }
 
-/** A tap in the router namespace that root may open by name; the guest must use exactly this MAC and address. */
+/** A tap in the router namespace that root may open by name; the guest must use exactly this MAC and address, and a leased IPv6 address. */
 export interface TapSlot extends SlotAddress {
   readonly kind: 'tap'
   readonly tapName: string
@@ -339,6 +340,7 @@ export class SandboxNetwork {
       address: slot.address,
       prefixLength: this.#plan.subnet.prefixLength,
       gateway: this.resolver,
+      gatewayMac: gatewayMac(this.#plan.subnet),
       mac: slot.mac,
       mtu: this.uplinkMtu,
     }

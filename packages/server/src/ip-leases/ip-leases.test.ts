@@ -85,13 +85,13 @@ describe.each(databaseKinds)('leased addresses on %s', (kind) => {
       expect(await state.leases()).toEqual(['203.0.113.10', '203.0.113.9'])
     })
 
-    it('refuses clearly where there is no prefix, and IPv6 alone for virtual machines', async () => {
+    it('refuses clearly where there is no prefix, and gives IPv6 alone where there is nothing else', async () => {
       await using none = await open([])
       await expect(none.submit()).rejects.toMatchObject({ code: 'not_available', message: expect.stringContaining('MAGS_IP_PREFIXES') })
       await using six = await open(['2001:db8:1::/64'], undefined, 'kvm')
-      await expect(six.submit()).rejects.toMatchObject({ code: 'not_available', message: expect.stringContaining('IPv4 addresses only') })
-      expect(await six.submit({ isolationWish: 'container' })).toMatchObject({ ipv4Address: null, ipv6Address: expect.stringContaining('2001:db8:1:') })
-      expect((await six.leases()).length).toBe(1)
+      for (const isolationWish of ['auto', 'container'] as const)
+        expect(await six.submit({ isolationWish })).toMatchObject({ ipv4Address: null, ipv6Address: expect.stringContaining('2001:db8:1:') })
+      expect((await six.leases()).length).toBe(2)
     })
 
     it('at a start gives back what jobs have that are over, and forgets what was released long ago', async () => {

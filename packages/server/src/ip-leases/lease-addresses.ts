@@ -1,4 +1,4 @@
-import { type HostCapabilities, type IsolationWish, MagsError } from '@mags/protocol'
+import { type HostCapabilities, MagsError } from '@mags/protocol'
 import type { Transaction } from 'kysely'
 import type { Tables } from '../state/schema.ts'
 import { checkIpLease } from './check-ip-lease.ts'
@@ -7,7 +7,6 @@ import { usableAddresses } from './usable-addresses.ts'
 export interface Lessee {
   readonly requestId: string
   readonly accountId: string
-  readonly isolationWish: IsolationWish
   /** RFC 3339. */
   readonly createdAt: string
 }
@@ -25,7 +24,7 @@ const retryAfterSeconds = 30
  * so that late packets reach no stranger. Rejects with MagsError 'not_available' (no prefix for it), 'no_capacity' (all are taken).
  */
 export async function leaseAddresses(transaction: Transaction<Tables>, host: HostCapabilities, lessee: Lessee): Promise<AddressesOfJob> {
-  const prefixes = checkIpLease(host, lessee.isolationWish)
+  const prefixes = checkIpLease(host)
   const lease = async (isIpv6: boolean) => {
     const own = prefixes.filter((prefix) => prefix.includes(':') === isIpv6)
     return own.length === 0 ? null : await leaseOne(transaction, own, lessee)

@@ -23,7 +23,7 @@ export function checkJob(members: Readonly<Record<string, unknown>>, host: HostC
   checkIsolation(request.isolation ?? 'auto', host)
   const image = chooseImage({ image: request.image ?? undefined }, host)
   if (request.stateful) digestOf(image, host)
-  if (request.ip_lease) checkIpLease(host, request.isolation ?? 'auto')
+  if (request.ip_lease) checkIpLease(host)
 }
 
 /** Throws MagsError('out_of_range') when less is asked for than the workspace has already. */

@@ -58,6 +58,7 @@ export async function createMicrovm(deps: CreateMicrovmDeps, request: FastifyReq
     const [job] = stored
     if (job === undefined || answer.id !== id) return answer
     release()
+    deps.keeper.expectBoot(microvm, job.requestId)
     deps.dispatcher.add(job, acceptedAt)
     void deps.keeper.look(id)
     return answer

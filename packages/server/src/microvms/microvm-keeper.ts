@@ -33,7 +33,8 @@ export class MicrovmKeeper {
   readonly #looks = new Map<string, { again: boolean; done: Promise<void> }>()
   /** Request ids of jobs whose end leads to a look. */
   readonly #watched = new Set<string>()
-  /** Boots that are waited for, by request id. One that a former server began counts as up. */
+  /** Request ids of jobs whose boot is to be waited for, and is. One that a former server began counts as up. */
+  readonly #toBoot = new Set<string>()
   readonly #booting = new Map<string, Promise<void>>()
   readonly #closing = new AbortController()
 
@@ -67,9 +68,14 @@ export class MicrovmKeeper {
     return look.done
   }
 
+  /** Of a job that is about to be handed to the dispatcher: its services are waited for. */
+  expectBoot({ init }: Microvm, requestId: string): void {
+    if (init) this.#toBoot.add(requestId)
+  }
+
   /** Whether the machine of a job was started, and its services with it. */
-  isUp(run: JobRun): boolean {
-    return run.uses.hasBegun && !this.#booting.has(run.requestId)
+  isUp({ requestId, uses }: JobRun): boolean {
+    return uses.hasBegun && !this.#toBoot.has(requestId) && !this.#booting.has(requestId)
   }
 
   /** Settles once it runs, or is not going to. Never rejects. */
@@ -117,7 +123,7 @@ export class MicrovmKeeper {
       if (lives && run === undefined) return
       const isWished = microvm.wish === 'running' && microvm.error === null
       if (microvm.wish === 'deleted') return await removeMicrovm(this.#deps, microvm, job, run)
-      if (run !== undefined && isWished && run.requestId === microvm.requestId) return this.#watch(microvm, run, job?.status === 'pending')
+      if (run !== undefined && isWished && run.requestId === microvm.requestId) return this.#watch(microvm, run)
       if (run !== undefined) await this.#end(microvm, run)
       else if (!isWished) return
       else if (job === undefined) throw new MagsError('internal', 'the microVM never had a job')
@@ -138,6 +144,7 @@ export class MicrovmKeeper {
       diskGb: undefined,
     }
     try {
+      this.expectBoot(microvm, job.requestId)
       await startJob(this.#deps, job, {
         wish,
         within: async (transaction) => {
@@ -145,6 +152,7 @@ export class MicrovmKeeper {
         },
       })
     } catch (error) {
+      this.#toBoot.delete(job.requestId)
       if (error instanceof NotWished) return true
       if (!(error instanceof MagsError)) throw error
       if (error.code === 'no_capacity' || error.code === 'rate_limited') {
@@ -166,17 +174,18 @@ export class MicrovmKeeper {
   /** The job is over although it was wished to run. */
   async #noteEnd({ id, init }: Microvm, requestId: string, job: Job): Promise<void> {
     const { microvms, clock } = this.#deps
+    this.#toBoot.delete(requestId)
     // Whoever stops the job stops the microVM.
     const what = init ? 'its machine ended by itself' : 'its sandbox ended by itself'
     const change = job.status === 'stopped' ? { wish: 'stopped' as const } : { error: job.error ?? what }
     await microvms.note(id, requestId, timestamp(clock()), change)
   }
 
-  #watch({ id, init }: Microvm, run: JobRun, isNew: boolean): void {
+  #watch({ id, init }: Microvm, run: JobRun): void {
     const { requestId } = run
     if (this.#watched.has(requestId)) return
     this.#watched.add(requestId)
-    if (init && isNew)
+    if (this.#toBoot.delete(requestId))
       this.#booting.set(
         requestId,
         awaitBoot(this.#deps, run, this.#closing.signal).finally(() => this.#booting.delete(requestId)),

@@ -1,5 +1,6 @@
 import { randomBytes, randomUUID } from 'node:crypto'
-import type { AgentIdentity, AgentNetwork } from '../../agent/connection.ts'
+import type { AgentIdentity, AgentNetwork, AgentNetwork6 } from '../../agent/connection.ts'
+import { gatewayAddress6 } from '../../network/lease-rules.ts'
 import type { TapSlot } from '../../network/sandbox-network.ts'
 
 /** Clock and randomness: clones of a template have the template's. */
@@ -20,4 +21,10 @@ export function rootFiles(hostname: string, tap: TapSlot | undefined, resolver: 
 export function networkOf(tap: TapSlot): AgentNetwork {
   const { mac, address, prefixLength, gateway, mtu } = tap
   return { mac, address, prefixLength, gateway, mtu }
+}
+
+/** A leased IPv6 address, as part of an identity. */
+export function leased6(tap: TapSlot | undefined, address: string | undefined): { network6?: AgentNetwork6 } {
+  if (tap === undefined || address === undefined) return {}
+  return { network6: { address, gateway: gatewayAddress6, gatewayMac: tap.gatewayMac } }
 }

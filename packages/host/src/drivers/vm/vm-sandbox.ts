@@ -10,7 +10,7 @@ import type { Sandbox, SandboxDeath, SandboxRoot, SandboxShape } from '../driver
 import { hostnameOf } from '../sandbox-id.ts'
 import { copyDisk } from '../scratch-disk.ts'
 import { changeDisk, firstDiskName, workspaceDiskName } from './change-disk.ts'
-import { freshState, networkOf, rootFiles } from './guest-identity.ts'
+import { freshState, leased6, networkOf, rootFiles } from './guest-identity.ts'
 import { killProcess, type Machine } from './machine.ts'
 import { memoryName, recordName, type VmRecord } from './vm-record.ts'
 import type { VmSandboxParts } from './vm-sandbox-parts.ts'
@@ -92,10 +92,10 @@ export class VmSandbox implements Sandbox {
     return this.#parts.isolation
   }
 
-  async attach(shape: SandboxShape, root?: SandboxRoot) {
+  async attach(shape: SandboxShape, root?: SandboxRoot, address6?: string) {
     const { directory, uid, disk, tap, resolver } = this.#parts
     const machine = this.#machine
-    if (machine === undefined && !this.#record.attached) return await this.#attachCopy()
+    if (machine === undefined && !this.#record.attached) return await this.#attachCopy(address6)
     if (disk === undefined || machine === undefined || this.#record.attached) throw new MagsError('internal', 'this virtual machine is attached already')
     if (
       shape.image !== this.shape.image ||
@@ -118,7 +118,7 @@ export class VmSandbox implements Sandbox {
     }
     // What was right ahead of time is not written again: each file costs a millisecond or two under emulation.
     const files = otherDisk ? rootFiles(hostnameOf(this.id), tap, resolver) : {}
-    await Promise.all([recorded, running, this.agent.identity({ ...freshState(), ...files })])
+    await Promise.all([recorded, running, this.agent.identity({ ...freshState(), ...leased6(tap, address6), ...files })])
   }
 
   async freeze() {
@@ -259,9 +259,9 @@ export class VmSandbox implements Sandbox {
   }
 
   /** It was made from the memory of another machine: from its first moment on it must be one of its own. Its processes run for as long as its agent takes for that, without a network. */
-  async #attachCopy() {
+  async #attachCopy(address6: string | undefined) {
     const { tap, resolver } = this.#parts
-    const network = tap === undefined ? {} : { network: networkOf(tap) }
+    const network = tap === undefined ? {} : { network: networkOf(tap), ...leased6(tap, address6) }
     await this.#tracked(this.#thaw({ ...freshState(), ...network, ...rootFiles(hostnameOf(this.id), tap, resolver) }))
     await this.#saveRecord({ ...this.#record, attached: true })
   }

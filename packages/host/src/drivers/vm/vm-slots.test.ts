@@ -11,6 +11,7 @@ function tapSource() {
     address: `10.0.0.${index}`,
     prefixLength: 16,
     gateway: '10.0.0.1',
+    gatewayMac: '',
     mac: '',
     mtu: 1500,
   })

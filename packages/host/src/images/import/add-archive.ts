@@ -1,8 +1,10 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { ByteReader } from './byte-reader.ts'
 import { checkEntry, checkedPath, clampTime, keptAttributes } from './entry-rules.ts'
 import { imageInvalid } from './image-invalid.ts'
 import type { FolderNode, ImageNode, ImageTree, NodeAttributes, Place } from './image-tree.ts'
 import { type ImportLimits, tooLarge } from './import-limits.ts'
+import type { ImportMemory } from './import-memory.ts'
 import { readTar, type TarEntry } from './read-tar.ts'
 import type { Spool } from './spool.ts'
 
@@ -10,6 +12,9 @@ import type { Spool } from './spool.ts'
 export interface ImportCounts {
   entries: number
   metadataBytes: number
+  /** Of streams as they came, and as they were when they were unpacked. */
+  packedBytes: number
+  unpackedBytes: number
   skippedDevices: number
   droppedAttributes: number
 }
@@ -18,6 +23,7 @@ export interface AddArchiveOptions {
   readonly spool: Spool
   readonly limits: ImportLimits
   readonly counts: ImportCounts
+  readonly memory: ImportMemory
   /** Number of the layer, from 0; a whole root file system is 0. */
   readonly layer: number
   /** Names that begin with `.wh.` take away what is below (OCI image specification, "Whiteouts"). */
@@ -29,15 +35,24 @@ const whiteout = '.wh.'
 const opaque = '.wh..wh..opq'
 /** About what an entry costs besides its text. */
 const entryBytes = 100
+/** Others want to be served, too. */
+const longestTurnMs = 20
 
 /** Puts an archive on top of a tree; bytes of files go to the spool. Rejects with 'image_invalid' naming the entry and the rule, and 'too_large'. */
 export async function addArchive(tree: ImageTree, reader: ByteReader, options: AddArchiveOptions): Promise<void> {
-  const { limits, counts } = options
+  const { limits, counts, memory } = options
+  let turnBegan = performance.now()
   for await (const entry of readTar(reader)) {
+    if (performance.now() - turnBegan > longestTurnMs) {
+      await nextTurn()
+      turnBegan = performance.now()
+    }
     counts.entries++
     if (counts.entries > limits.maxEntries) throw tooLarge(`it has more than ${limits.maxEntries} entries`)
-    counts.metadataBytes +=
+    const metadataBytes =
       entryBytes + entry.path.length + entry.target.length + entry.attributes.reduce((sum, { name, value }) => sum + name.length + value.length, 0)
+    counts.metadataBytes += metadataBytes
+    memory.take(metadataBytes)
     if (counts.metadataBytes > limits.maxMetadataBytes)
       throw tooLarge(`names, links and attributes of its entries are larger than ${limits.maxMetadataBytes >> 20} MB`)
     await addEntry(tree, entry, options)
@@ -118,19 +133,20 @@ function takeAway(tree: ImageTree, parts: readonly string[], { layer }: AddArchi
     // `.wh..wh.` begins what AUFS noted for itself.
     if (hidden.startsWith(whiteout)) return
     const child = parent.children.get(hidden)
-    if (child !== undefined && (child.layer !== layer || child.node.kind === 'directory')) takeLower(parent, hidden, layer)
+    if (child !== undefined && (child.layer !== layer || child.node.kind === 'directory')) takeLower(tree, parent, hidden, layer)
     return
   }
-  for (const child of [...parent.children.keys()]) takeLower(parent, child, layer)
+  for (const child of [...parent.children.keys()]) takeLower(tree, parent, child, layer)
 }
 
 /** What this very archive has put there stays. */
-function takeLower(parent: FolderNode, name: string, layer: number): boolean {
+function takeLower(tree: ImageTree, parent: FolderNode, name: string, layer: number): boolean {
+  tree.spend(1)
   const child = parent.children.get(name)
   if (child === undefined) return true
   if (child.node.kind === 'directory') {
     let isEmpty = true
-    for (const below of [...child.node.children.keys()]) if (!takeLower(child.node, below, layer)) isEmpty = false
+    for (const below of [...child.node.children.keys()]) if (!takeLower(tree, child.node, below, layer)) isEmpty = false
     if (!isEmpty || child.layer === layer) return false
   } else if (child.layer === layer) return false
   parent.children.delete(name)

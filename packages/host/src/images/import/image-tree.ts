@@ -48,6 +48,8 @@ export interface Place {
 const mostLinks = 40
 /** What is removed folder by folder must end; no path of a system call is longer. */
 const mostLevels = 2000
+/** Names looked at in all. A million entries need some ten million; links through links, or whiteouts over and over, could take days. */
+const mostSteps = 200_000_000
 const newFolder = { mode: 0o755, uid: 0, gid: 0, mtimeNs: 0n, attributes: [] }
 
 /**
@@ -56,6 +58,18 @@ const newFolder = { mode: 0o755, uid: 0, gid: 0, mtimeNs: 0n, attributes: [] }
  */
 export class ImageTree {
   readonly root: FolderNode = { ...newFolder, kind: 'directory', children: new Map() }
+  readonly #mostSteps: number
+  #steps = 0
+
+  constructor(options: { readonly mostSteps?: number } = {}) {
+    this.#mostSteps = options.mostSteps ?? mostSteps
+  }
+
+  /** Work that was done on it. Throws 'image_invalid' beyond what any image needs. */
+  spend(steps: number): void {
+    this.#steps += steps
+    if (this.#steps > this.#mostSteps) throw imageInvalid('its links and whiteouts lead through too many folders')
+  }
 
   /** What is there; links are followed, the last one only with `follow`. */
   find(path: string, { follow = true }: { readonly follow?: boolean } = {}): ImageNode | undefined {
@@ -91,24 +105,22 @@ export class ImageTree {
     follow: boolean,
     make: (folder: FolderNode, name: string) => FolderNode | undefined,
   ): { folder: FolderNode; name: string | undefined } | undefined {
-    const left = path.split('/').reverse()
+    const left = this.#partsOf(path)
     const trail: FolderNode[] = [this.root]
     let links = 0
     while (left.length > 0) {
       const name = left.pop() as string
       const folder = trail.at(-1) as FolderNode
-      if (name === '' || name === '.') continue
       if (name === '..') {
         if (trail.length > 1) trail.pop()
         continue
       }
-      const isLast = left.every((next) => next === '' || next === '.')
       const found = folder.children.get(name)?.node
-      if (isLast && !(follow && found?.kind === 'symlink')) return { folder, name }
+      if (left.length === 0 && !(follow && found?.kind === 'symlink')) return { folder, name }
       if (found?.kind === 'symlink') {
         if (++links > mostLinks) return undefined
         if (found.target.startsWith('/')) trail.splice(1)
-        left.push(...found.target.split('/').reverse())
+        left.push(...this.#partsOf(found.target))
         continue
       }
       const next = found === undefined ? make(folder, name) : found
@@ -117,5 +129,12 @@ export class ImageTree {
       trail.push(next)
     }
     return { folder: trail.at(-1) as FolderNode, name: undefined }
+  }
+
+  /** The last one first. */
+  #partsOf(path: string): string[] {
+    const parts = path.split('/')
+    this.spend(parts.length)
+    return parts.filter((part) => part !== '' && part !== '.').reverse()
   }
 }

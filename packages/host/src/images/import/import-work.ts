@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import type { ImportCounts } from './add-archive.ts'
 import type { ImportLimits } from './import-limits.ts'
+import { ImportMemory } from './import-memory.ts'
 import { Progress } from './progress.ts'
 
 /** What all steps of one import share. */
@@ -11,17 +12,25 @@ export interface ImportWork {
   readonly abort: AbortSignal
   readonly progress: Progress
   readonly counts: ImportCounts
+  readonly memory: ImportMemory
   /** Last words of programs. */
   readonly logFile: string
 }
 
-export function importWork(dir: string, limits: ImportLimits, onProgress: (words: string) => void, abort: AbortSignal): ImportWork {
+export function importWork(
+  dir: string,
+  limits: ImportLimits,
+  onProgress: (words: string) => void,
+  abort: AbortSignal,
+  memory = new ImportMemory(),
+): ImportWork {
   return {
     dir,
     limits,
     abort,
+    memory,
     progress: new Progress(onProgress),
-    counts: { entries: 0, metadataBytes: 0, skippedDevices: 0, droppedAttributes: 0 },
+    counts: { entries: 0, metadataBytes: 0, packedBytes: 0, unpackedBytes: 0, skippedDevices: 0, droppedAttributes: 0 },
     logFile: join(dir, 'log'),
   }
 }
