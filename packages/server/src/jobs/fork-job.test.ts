@@ -4,7 +4,7 @@ import { MagsError } from '@mags/protocol'
 import { describe, expect, it } from 'vitest'
 import { startPostgres, whyNoPostgres } from '../../../../tests/kit/postgres.ts'
 import { Crash } from '../testing/crash.ts'
-import type { FakeSandbox } from '../testing/fake-host.ts'
+import type { FakeSandbox } from '../testing/fake-sandbox.ts'
 import { lastsFor, onlySandbox, resting, running, type SleepServer, startSleepServer, systemRows } from '../testing/sleep-server.ts'
 
 const until = <T>(probe: () => T) => expect.poll(probe, { timeout: 10_000, interval: 5 })

@@ -1,5 +1,6 @@
 import type { ProgramRequest, RunningProgram, ScriptExit } from '@mags/protocol'
-import { type FakeSandbox, interpret } from './fake-host.ts'
+import type { FakeSandbox } from './fake-sandbox.ts'
+import { interpret } from './fake-script.ts'
 
 /** A program of a fake sandbox: `cat` gives its input back, every other command is for {@link interpret}. `sftp` is `cat`, too. */
 export function startFakeProgram(

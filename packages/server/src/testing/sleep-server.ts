@@ -1,6 +1,8 @@
 import type { SandboxSpec } from '@mags/protocol'
 import { expect } from 'vitest'
-import { type FakeHost, type FakeSandbox, interpret } from './fake-host.ts'
+import type { FakeHost } from './fake-host.ts'
+import type { FakeSandbox } from './fake-sandbox.ts'
+import { interpret } from './fake-script.ts'
 import { FakeTimers } from './fake-timers.ts'
 import { startTestServer, type TestServer, type TestServerOptions } from './test-server.ts'
 
