@@ -1,7 +1,8 @@
 import { MagsError } from '@mags/protocol'
 import { describe, expect, it } from 'vitest'
 import type { Sandbox } from './drivers/driver.ts'
-import { Host, type HostParts } from './host.ts'
+import { Host } from './host.ts'
+import type { HostParts } from './host-parts.ts'
 import { ImageUses } from './images/image-uses.ts'
 
 /** A host with one container that says what is done to it, in which order. */

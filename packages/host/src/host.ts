@@ -16,45 +16,12 @@ import {
   type WorkspaceVersion,
 } from '@mags/protocol'
 import type { Sandbox, SandboxDriver, SandboxShape } from './drivers/driver.ts'
-import type { Egress } from './egress/egress.ts'
-import type { ImageCatalogue } from './images/image-catalogue.ts'
-import type { ImageUses } from './images/image-uses.ts'
-import type { MachineImages } from './images/machine-images.ts'
-import type { TakenSandbox, WarmPool } from './pool/warm-pool.ts'
+import type { HostParts, OpenWall, Wall } from './host-parts.ts'
+import type { TakenSandbox } from './pool/warm-pool.ts'
 import { checkBoots } from './sandboxes/boot-request.ts'
 import { type Forked, HostSandbox, type Surroundings } from './sandboxes/host-sandbox.ts'
 import type { OpenWorkspace } from './workspaces/local/open-workspace.ts'
 import type { PreparedRoot } from './workspaces/local/prepare-root.ts'
-import type { Workspaces } from './workspaces/workspaces.ts'
-
-/** One kind of wall with its pool, or why this machine cannot have it. */
-export type Wall = OpenWall | { readonly missing: string }
-
-export interface OpenWall {
-  readonly driver: SandboxDriver
-  readonly pool: WarmPool
-  readonly detail: string
-}
-
-export interface HostParts {
-  readonly walls: Readonly<Record<'vm' | 'container', Wall>>
-  readonly default: 'vm' | 'container'
-  readonly images: ImageCatalogue
-  readonly machineImages: MachineImages
-  readonly imageUses: ImageUses
-  readonly workspaces: Workspaces
-  readonly egress: Egress
-  readonly addressPrefixes: readonly string[]
-  /** Leads addresses out of them to a sandbox, as long as it lives. */
-  readonly lease: (sandbox: Sandbox, addresses: LeasedAddresses) => Promise<void>
-  readonly limits: { readonly maxVcpus: number; readonly maxMemoryMb: number; readonly maxDiskGb: number }
-  readonly defaultShape: Omit<SandboxShape, 'image' | 'imageDigest'>
-  readonly pool: { readonly minSize: number; readonly maxSize: number }
-  /** Frees network slots that no adopted sandbox uses. */
-  readonly freeNetworkLeftovers: () => Promise<void>
-  /** Frees network and helpers, after all sandboxes are gone or let go. */
-  readonly release: (options: { keepNetwork: boolean }) => Promise<void>
-}
 
 interface Owned {
   readonly sandbox: Sandbox

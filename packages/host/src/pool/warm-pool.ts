@@ -2,6 +2,7 @@ import { MagsError } from '@mags/protocol'
 import type { Sandbox, SandboxDriver, SandboxRoot, SandboxShape } from '../drivers/driver.ts'
 import type { Headroom } from './headroom.ts'
 import { type PoolClock, systemClock } from './pool-clock.ts'
+import { keyOf, type Shelf } from './shelf.ts'
 
 export interface WarmPoolOptions {
   /** What is kept ready without being asked. */
@@ -29,14 +30,6 @@ interface Waiter {
   readonly key: string
   readonly shape: SandboxShape
   readonly resolve: (sandbox: Sandbox) => void
-}
-
-interface Shelf {
-  readonly shape: SandboxShape
-  readonly idle: { sandbox: Sandbox; since: number }[]
-  creating: number
-  /** How many to keep idle: grows with every miss, falls back when they stay unused. */
-  target: number
 }
 
 /** A refill right behind a take would fight with the job just started for the processor: it waits for this long a silence, unless stocks are low. */
@@ -398,8 +391,4 @@ export class WarmPool {
       }
     }
   }
-}
-
-function keyOf(shape: SandboxShape) {
-  return `${shape.image} ${shape.imageDigest ?? ''} ${shape.vcpus} ${shape.memoryMb} ${shape.diskGb}`
 }
