@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import process from 'node:process'
-import { type HostConfig, openHost } from '@mags/host'
+import { openHost } from '@mags/host'
 import { MagsError } from '@mags/protocol'
 import { createServer } from '@mags/server'
 import { pino } from 'pino'
@@ -43,7 +43,7 @@ async function serve(config: ServerConfig) {
   const { version, agentBinary, mounterBinary, imageScript } = await installation()
 
   logger.info({ instance: config.instance, dataDir: config.dataDir }, 'starting')
-  const host = await openHost({ ...hostConfig(config), images: { ...config.images, script: imageScript }, agentBinary, mounterBinary, logger })
+  const host = await openHost({ ...config, images: { ...config.images, script: imageScript }, agentBinary, mounterBinary, logger })
   undo.defer(() => host.close({ keepPersistent: true }))
 
   const apiUrl = `http://${config.host.includes(':') ? `[${config.host}]` : config.host}:${config.port}`
@@ -100,41 +100,6 @@ async function listen(app: Awaited<ReturnType<typeof createServer>>['app'], { ho
     const { code } = error as NodeJS.ErrnoException
     if (code === 'EADDRINUSE') throw new MagsError('bad_request', `port ${port} on ${host} is taken; choose another with --port or MAGS_PORT`, { cause: error })
     throw error
-  }
-}
-
-function hostConfig(config: ServerConfig): Omit<HostConfig, 'agentBinary' | 'mounterBinary' | 'logger'> {
-  const {
-    instance,
-    systemDir,
-    dataDir,
-    runDir,
-    isolation,
-    ociRuntime,
-    store,
-    defaults,
-    pool,
-    dnsServers,
-    egressAllow,
-    egressDeny,
-    egressDefault,
-    addressPrefixes,
-  } = config
-  return {
-    instance,
-    systemDir,
-    dataDir,
-    runDir,
-    isolation,
-    ociRuntime,
-    store,
-    defaults,
-    pool,
-    dnsServers,
-    egressAllow,
-    egressDeny,
-    egressDefault,
-    addressPrefixes,
   }
 }
 

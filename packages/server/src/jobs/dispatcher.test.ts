@@ -2,6 +2,7 @@ import type { SandboxSpec } from '@mags/protocol'
 import { describe, expect, it } from 'vitest'
 import { openEngine } from '../testing/engine.ts'
 import { FakeTimers } from '../testing/fake-timers.ts'
+import type { JobRun } from './job-run.ts'
 
 const until = <T>(probe: () => T) => expect.poll(probe, { timeout: 10_000, interval: 5 })
 
@@ -155,6 +156,24 @@ describe('quotas', () => {
     expect(engine.dispatcher.pending).toBe(1)
     await engine.dispatcher.find(persistent.requestId)?.sleep.fallAsleep('for a test')
     expect(await engine.ended(next)).toMatchObject({ status: 'completed' })
+  })
+
+  it('wakes none of an account that has as many awake as it may, however many are asked for at once', async () => {
+    await using engine = await openEngine({ deps: { maxRunningJobsPerAccount: 2 } })
+    engine.dispatcher.start()
+    const sleepers: JobRun[] = []
+    for (let count = 0; count < 4; count++) {
+      const { requestId } = await engine.start({ persistent: true })
+      await until(async () => (await engine.store.get(requestId))?.exitCode).toBe(0)
+      const run = engine.dispatcher.find(requestId) as JobRun
+      await run.sleep.fallAsleep('for a test')
+      sleepers.push(run)
+    }
+    const woken = await Promise.allSettled(sleepers.map((run) => run.uses.use('exec')))
+    expect(woken.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'rejected', 'rejected'])
+    expect(woken[2]).toMatchObject({ reason: { code: 'rate_limited', details: { retry_after_seconds: 5 } } })
+    await sleepers[0]?.stop()
+    await expect(sleepers[2]?.uses.use('exec')).resolves.toBeDefined()
   })
 
   it('lets what runs go on when it is lowered', async () => {

@@ -41,7 +41,12 @@ export class Dispatcher {
 
   constructor(deps: DispatcherDeps) {
     // What every run tells us, on top of what it needs.
-    this.#deps = { ...deps, onRetry: (job, before) => this.#tryAgain(job, before), onAsleep: () => this.#dispatch() }
+    this.#deps = {
+      ...deps,
+      onRetry: (job, before) => this.#tryAgain(job, before),
+      onAsleep: () => this.#dispatch(),
+      onWake: (accountId) => this.requireRoom(accountId, 1),
+    }
     this.#waiting = new WaitingJobs({ clock: deps.clock, timers: deps.saving.timers, onReady: () => this.#dispatch() })
     this.#shares = new AccountShares({
       maxTaking: deps.maxTakingPerAccount ?? Math.max(8, 2 * availableParallelism()),
@@ -74,6 +79,17 @@ export class Dispatcher {
       if (left > 0) this.#reserved.set(accountId, left)
       else this.#reserved.delete(accountId)
     }
+  }
+
+  /**
+   * For what begins without waiting for its turn: a copy, a wake. `more`: how many there will be, beyond those that are tracked. Throws MagsError 'rate_limited' when an account would have more awake than it may.
+   */
+  requireRoom(accountId: string, more: number): void {
+    if (this.#shares.hasRoom(accountId, more)) return
+    const most = this.#deps.maxRunningJobsPerAccount ?? 0
+    throw new MagsError('rate_limited', `this account has as many jobs awake as it may (${most}); stop one, put one to sleep, or try again later`, {
+      details: { retry_after_seconds: accountRetrySeconds },
+    })
   }
 
   /** Takes a stored, pending job. `acceptedAt` is a reading of `performance.now()`. */

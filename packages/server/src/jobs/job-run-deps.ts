@@ -29,4 +29,6 @@ export interface JobRunDeps {
   readonly onRetry?: (job: Job, before: JobRun) => JobRun
   /** A job was put to sleep. */
   readonly onAsleep?: () => void
+  /** One is about to be woken; it is not when this throws. */
+  readonly onWake?: (accountId: string) => void
 }

@@ -80,6 +80,7 @@ export class JobRun {
         return workspace()
       },
       fellAsleep: () => deps.onAsleep?.(),
+      wakes: () => deps.onWake?.(job.accountId),
       sandbox: () => this.#sandbox.running,
       replace: (running: RunningSandbox | undefined) => {
         this.#sandbox.replace(running)

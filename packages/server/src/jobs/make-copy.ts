@@ -27,6 +27,7 @@ export async function makeCopy(deps: MakeCopyDeps, source: Job, sourceRun: JobRu
   const { store, logger } = deps
   const run = deps.dispatcher.track(copy)
   try {
+    deps.dispatcher.requireRoom(copy.accountId, 0)
     const withMemory = await beginCopy(deps, source, sourceRun, copy, run)
     if (!(await store.setForked(copy.requestId, { withMemory, restarted: run.restarted }))) throw stopped()
     run.follow().catch((error: unknown) => logger.error({ err: error, requestId: copy.requestId }, 'a copy could not be followed'))

@@ -3,16 +3,22 @@ import type { DatabaseConfig } from './database.ts'
 
 /** Jobs of the Jobs API with their templates, microVMs, leased addresses, and images that are being made. */
 export async function jobsApi(db: Kysely<unknown>, kind: DatabaseConfig['kind']) {
-  const large = kind === 'sqlite' ? sql`integer` : sql`bigint`
   await runColumns(db)
-  await definitions(db, kind, large)
-  await templates(db, kind, large)
-  await microvms(db, kind, large)
+  await definitions(db, kind)
+  await templates(db, kind)
+  await microvms(db, kind)
   await addresses(db)
-  await imageTasks(db, kind, large)
+  await imageTasks(db, kind)
 }
 
-type Sequence = ReturnType<typeof sql>
+/** A table whose rows have their order of arrival. */
+function ordered(db: Kysely<unknown>, kind: DatabaseConfig['kind'], name: string) {
+  // SQLite's integer has 64 bits, PostgreSQL's 32.
+  const sequence = kind === 'sqlite' ? sql`integer` : sql`bigint`
+  return db.schema
+    .createTable(name)
+    .addColumn('seq', sequence, (column) => (kind === 'sqlite' ? column.primaryKey().autoIncrement() : column.primaryKey().generatedAlwaysAsIdentity()))
+}
 
 async function runColumns(db: Kysely<unknown>) {
   const counts = [
@@ -41,10 +47,8 @@ async function runColumns(db: Kysely<unknown>) {
   await sql`create index jobs_by_definition on jobs (definition_id, seq) where definition_id is not null`.execute(db)
 }
 
-async function definitions(db: Kysely<unknown>, kind: DatabaseConfig['kind'], large: Sequence) {
-  await db.schema
-    .createTable('job_definitions')
-    .addColumn('seq', large, (column) => (kind === 'sqlite' ? column.primaryKey().autoIncrement() : column.primaryKey().generatedAlwaysAsIdentity()))
+async function definitions(db: Kysely<unknown>, kind: DatabaseConfig['kind']) {
+  await ordered(db, kind, 'job_definitions')
     .addColumn('id', 'text', (column) => column.notNull().unique())
     .addColumn('account_id', 'text', (column) => column.notNull())
     .addColumn('user_id', 'text', (column) => column.notNull())
@@ -64,10 +68,8 @@ async function definitions(db: Kysely<unknown>, kind: DatabaseConfig['kind'], la
   await sql`create index job_definitions_by_template on job_definitions (template_id, seq) where template_id is not null`.execute(db)
 }
 
-async function templates(db: Kysely<unknown>, kind: DatabaseConfig['kind'], large: Sequence) {
-  await db.schema
-    .createTable('job_templates')
-    .addColumn('seq', large, (column) => (kind === 'sqlite' ? column.primaryKey().autoIncrement() : column.primaryKey().generatedAlwaysAsIdentity()))
+async function templates(db: Kysely<unknown>, kind: DatabaseConfig['kind']) {
+  await ordered(db, kind, 'job_templates')
     .addColumn('id', 'text', (column) => column.notNull().unique())
     .addColumn('account_id', 'text', (column) => column.notNull())
     .addColumn('user_id', 'text', (column) => column.notNull())
@@ -95,10 +97,8 @@ async function templates(db: Kysely<unknown>, kind: DatabaseConfig['kind'], larg
     .execute()
 }
 
-async function microvms(db: Kysely<unknown>, kind: DatabaseConfig['kind'], large: Sequence) {
-  await db.schema
-    .createTable('microvms')
-    .addColumn('seq', large, (column) => (kind === 'sqlite' ? column.primaryKey().autoIncrement() : column.primaryKey().generatedAlwaysAsIdentity()))
+async function microvms(db: Kysely<unknown>, kind: DatabaseConfig['kind']) {
+  await ordered(db, kind, 'microvms')
     .addColumn('id', 'text', (column) => column.notNull().unique())
     .addColumn('account_id', 'text', (column) => column.notNull())
     .addColumn('name', 'text', (column) => column.notNull())
@@ -138,10 +138,8 @@ async function addresses(db: Kysely<unknown>) {
   await db.schema.createIndex('ip_leases_by_job').on('ip_leases').column('request_id').execute()
 }
 
-async function imageTasks(db: Kysely<unknown>, kind: DatabaseConfig['kind'], large: Sequence) {
-  await db.schema
-    .createTable('image_tasks')
-    .addColumn('seq', large, (column) => (kind === 'sqlite' ? column.primaryKey().autoIncrement() : column.primaryKey().generatedAlwaysAsIdentity()))
+async function imageTasks(db: Kysely<unknown>, kind: DatabaseConfig['kind']) {
+  await ordered(db, kind, 'image_tasks')
     .addColumn('id', 'text', (column) => column.notNull().unique())
     .addColumn('account_id', 'text', (column) => column.notNull())
     .addColumn('name', 'text', (column) => column.notNull())

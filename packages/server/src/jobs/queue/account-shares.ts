@@ -59,17 +59,18 @@ export class AccountShares {
   chooser(accounts: Iterable<string>): ((accountId: string) => boolean) | undefined {
     if (this.#allTaking >= mostTaking) return undefined
     const able = new Set<string>()
-    for (const accountId of accounts) if (this.#mayRunOneMore(accountId)) able.add(accountId)
+    for (const accountId of accounts) if (this.hasRoom(accountId, 1)) able.add(accountId)
     const share = Math.max(1, Math.floor(this.#options.maxTaking / Math.max(1, able.size)))
     return (accountId) => able.has(accountId) && this.takingOf(accountId) < share
   }
 
-  #mayRunOneMore(accountId: string): boolean {
+  /** Whether an account may have so many more awake; 0: whether those it has are not too many. */
+  hasRoom(accountId: string, more: number): boolean {
     const { maxRunning } = this.#options
     if (maxRunning === 0) return true
     let awake = 0
-    for (const { sleep } of this.#runs.get(accountId) ?? []) if (sleep.stage === undefined) awake++
-    return awake < maxRunning
+    for (const { sleep } of this.#runs.get(accountId) ?? []) if (sleep.takesRoom) awake++
+    return awake + more <= maxRunning
   }
 
   #count(accountId: string, change: 1 | -1): void {

@@ -28,6 +28,8 @@ export interface Sleeper {
   isUsed(): boolean
   /** It was put to sleep. */
   fellAsleep(): void
+  /** It is about to be woken. Throws what forbids it. */
+  wakes(): void
   /** A new sandbox, made from its workspace. */
   restart(abort: AbortSignal): Promise<RunningSandbox>
 }
@@ -85,6 +87,11 @@ export class JobSleep {
     return this.#state === 'deepening'
   }
 
+  /** It is awake, or about to be. */
+  get takesRoom(): boolean {
+    return this.#stage === undefined || this.#state === 'waking'
+  }
+
   get stage(): SleepStage | undefined {
     return this.#stage
   }
@@ -125,7 +132,7 @@ export class JobSleep {
     })
   }
 
-  /** Lets it go on; undefined when it was awake. Rejects with MagsError 'wake_failed' (it sleeps on, try again), 'job_not_running'. */
+  /** Lets it go on; undefined when it was awake. Rejects with MagsError 'wake_failed' (it sleeps on, try again), 'job_not_running', 'rate_limited' (its account has as many awake as it may). */
   wake(reason: string): Promise<Woken | undefined> {
     if (this.#state === 'saving') this.#state = 'awake'
     if (this.#state === 'awake') return Promise.resolve(undefined)
@@ -263,6 +270,7 @@ export class JobSleep {
   async #wake(reason: string): Promise<Woken | undefined> {
     if (this.#over) throw ended()
     if (this.#stage === undefined) return undefined
+    this.#job.wakes()
     const { timers, clock, store } = this.#deps
     const startedAtMs = timers.now()
     this.#state = 'waking'
