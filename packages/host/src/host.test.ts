@@ -26,7 +26,7 @@ function hostWith(events: string[], { attached, claimed }: { attached: Promise<v
     walls: { container: { driver: { rootAt: 'attach', stacks: true }, pool: { take: async () => ({ sandbox, warm: true }) } }, vm: { missing: 'not here' } },
     default: 'container',
     egress: { of: () => ({}) },
-    images: { find: () => ({}), get: () => ({ name: 'debian-12', digest: 'sha256:1' }) },
+    images: { find: () => ({ record: {} }), get: () => ({ name: 'debian-12', digest: 'sha256:1' }) },
     imageUses: new ImageUses(),
     workspaces: {
       prepare: async () => ({ root: { lowerDisks: [] }, claimed, release: async () => void events.push('released') }),

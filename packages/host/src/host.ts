@@ -332,7 +332,9 @@ export class Host implements HostApi {
   #around(wall: OpenWall, sandbox: Sandbox, workspace: OpenWorkspace | undefined): Surroundings {
     const { pool } = wall
     const egress = this.#parts.egress.of(sandbox)
+    const { image, imageDigest } = sandbox.shape
     return {
+      environment: this.#parts.images.find(image, imageDigest)?.record.environment,
       workspace,
       egress,
       end: () => this.#end(sandbox),

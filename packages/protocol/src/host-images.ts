@@ -25,7 +25,7 @@ export interface ImageInfo {
   readonly source: ImageSource
   /** Its init program, such as `/sbin/init`, when it has one. */
   readonly init?: string
-  /** Environment and working directory that the image was made with; not applied by itself. */
+  /** Environment and working directory that the image was made with; programs get the one, scripts begin in /root all the same. */
   readonly environment?: Readonly<Record<string, string>>
   readonly workingDirectory?: string
 }

@@ -53,7 +53,7 @@ export const imageVersionAnswer = z
     created_at: z.string(),
     source: imageSource,
     init: z.string().nullable(),
-    environment: z.record(z.string(), z.string()).describe('That it was made with; jobs do not get it by themselves.'),
+    environment: z.record(z.string(), z.string()).describe('That it was made with; programs get it, and what a job gives goes over it.'),
     working_directory: z.string().nullable(),
     used_by: imageUsers,
   })

@@ -6,7 +6,10 @@ import type { Sandbox } from '../drivers/driver.ts'
 const signalBase = 128
 
 /** What is to be known of the sandbox of a program. */
-export type ProgramSandbox = Pick<Sandbox, 'agent' | 'shape' | 'died' | 'ranOutOfMemory'>
+export type ProgramSandbox = Pick<Sandbox, 'agent' | 'shape' | 'died' | 'ranOutOfMemory'> & {
+  /** What its image was made with. */
+  readonly environment?: Readonly<Record<string, string>> | undefined
+}
 
 /** How a program of a sandbox ended, as the server is told; `program` names it when it did not start. Waits for the sandbox's death when the agent cannot say. Never rejects. */
 export async function explainExit(sandbox: ProgramSandbox, program: string, exit: Promise<AgentExit>): Promise<ScriptExit> {

@@ -38,6 +38,7 @@ async function start(isolation: 'container' | 'emulated-vm', world = new FakeWor
     throw new MagsError('not_available', 'no forks here')
   }
   const around = {
+    environment: undefined,
     workspace: undefined,
     egress: {} as SandboxEgress,
     end: () => sandbox.destroy(),
@@ -208,6 +209,7 @@ describe('a copy of a sandbox', () => {
     }
     const running = await HostSandbox.start(sandbox, { script: 'counts', environment: {} }, async () => undefined, {
       attachMs: () => 0,
+      environment: undefined,
       workspace,
       egress: {} as SandboxEgress,
       end: () => sandbox.destroy(),

@@ -13,7 +13,14 @@ function around(sandbox: Sandbox): Surroundings {
   const fork = async () => {
     throw new Error('no forks here')
   }
-  return { workspace: undefined, egress: {} as SandboxEgress, end: () => sandbox.destroy(), onAsleep: () => undefined, fork }
+  return {
+    environment: { PATH: '/opt/bin', KIND: 'image' },
+    workspace: undefined,
+    egress: {} as SandboxEgress,
+    end: () => sandbox.destroy(),
+    onAsleep: () => undefined,
+    fork,
+  }
 }
 
 async function start(script: Partial<ScriptSpec>, programs: FakePrograms) {
@@ -50,6 +57,26 @@ describe('a sandbox that runs a job', () => {
     await using job = await start({ script: 'show', files }, showFile)
     expect(await job.running.exited).toMatchObject({ exitCode: 0 })
     expect(job.output()).toBe('1,2')
+  })
+
+  it('has the environment of its image below its own, in every program', async () => {
+    const tell: FakePrograms = {
+      tell: async (process) => {
+        const { PATH, KIND, HOME } = process.request.env ?? {}
+        await process.write('stdout', Buffer.from(`${PATH} ${KIND} ${HOME};`))
+        return 0
+      },
+    }
+    await using job = await start({ script: 'tell', environment: { KIND: 'job' } }, tell)
+    await job.running.exited
+    expect(job.output()).toBe('/opt/bin job /root;')
+    let told = ''
+    const hear = (_source: string, bytes: Uint8Array) => {
+      told += Buffer.from(bytes).toString()
+    }
+    await job.running.exec({ command: ['tell'], timeoutMs: 5000 }, hear)
+    await job.running.start({ kind: 'command', command: ['tell'] }, hear).exit
+    expect(told).toBe('/opt/bin image /root;/opt/bin image /root;')
   })
 
   it('does not start a script whose files cannot be had', async () => {

@@ -34,6 +34,8 @@ type ExecOutput = (source: 'stdout' | 'stderr', bytes: Uint8Array) => Promise<vo
 
 /** What a sandbox belongs to. */
 export interface Surroundings {
+  /** Of its image, for all its programs. */
+  readonly environment: Readonly<Record<string, string>> | undefined
   readonly workspace: OpenWorkspace | undefined
   readonly egress: SandboxEgress
   readonly end: () => Promise<void>
@@ -73,11 +75,7 @@ export class HostSandbox implements RunningSandbox {
   readonly files: SandboxFiles
   readonly #sandbox: Sandbox
   readonly #script: ScriptRun
-  readonly #workspace: OpenWorkspace | undefined
-  readonly #egress: SandboxEgress
-  readonly #end: () => Promise<void>
-  readonly #onAsleep: Surroundings['onAsleep']
-  readonly #forkNow: Surroundings['fork']
+  readonly #around: Surroundings
   #death: string | undefined
   #rest: Rest = 'awake'
   #wish: Change['wish'] = 'awake'
@@ -90,13 +88,9 @@ export class HostSandbox implements RunningSandbox {
   /** Why programs were cut off from us, while the sandbox is not dead. */
   #cut = Promise.withResolvers<SandboxDeath>()
 
-  private constructor(sandbox: Sandbox, script: ScriptRun, attachMs: number, { workspace, egress, end, onAsleep, fork }: Surroundings) {
+  private constructor(sandbox: Sandbox, script: ScriptRun, attachMs: number, around: Surroundings) {
     this.#sandbox = sandbox
-    this.#workspace = workspace
-    this.#egress = egress
-    this.#end = end
-    this.#onAsleep = onAsleep
-    this.#forkNow = fork
+    this.#around = around
     this.#script = script
     this.attachMs = attachMs
     this.files = new AgentSandboxFiles({
@@ -117,7 +111,7 @@ export class HostSandbox implements RunningSandbox {
     if (script.files && script.files.length > 0) await placeFiles(new AgentSandboxFiles(sandbox.agent), script.files)
     const request = script.init
       ? await bootRequest(sandbox, script.environment)
-      : { argv: ['/bin/sh'], script: script.script, env: sandboxEnvironment(script.environment), cwd: startDirectory }
+      : { argv: ['/bin/sh'], script: script.script, env: sandboxEnvironment(around.environment, script.environment), cwd: startDirectory }
     const run = ScriptRun.start(sandbox.agent, request, sink)
     return new HostSandbox(sandbox, run, attachMs(), around)
   }
@@ -155,7 +149,7 @@ export class HostSandbox implements RunningSandbox {
     const program = programs.agent.exec(
       {
         argv: request.command,
-        env: sandboxEnvironment(request.environment),
+        env: sandboxEnvironment(programs.environment, request.environment),
         cwd: request.cwd ?? startDirectory,
         stdin: request.stdin !== undefined,
       },
@@ -222,19 +216,19 @@ export class HostSandbox implements RunningSandbox {
   }
 
   setEgress(policy: EgressPolicy) {
-    return this.#egress.set(policy)
+    return this.#around.egress.set(policy)
   }
 
   get egressTotal() {
-    return this.#egress.totalBytes
+    return this.#around.egress.totalBytes
   }
 
   egressBytes() {
-    return this.#egress.bytes()
+    return this.#around.egress.bytes()
   }
 
   watchRefused(listener: (refused: RefusedConnection) => void) {
-    return this.#egress.watchRefused(listener)
+    return this.#around.egress.watchRefused(listener)
   }
 
   async fork(spec: SandboxSpec, abort?: AbortSignal): Promise<Forked> {
@@ -244,27 +238,27 @@ export class HostSandbox implements RunningSandbox {
     const forked = this.#inTurn(async () => {
       await saves
       if (this.#rest !== 'awake') throw asleepError()
-      return await this.#forkNow(spec, abort)
+      return await this.#around.fork(spec, abort)
     })
     this.#forks = Promise.allSettled([this.#forks, forked])
     return await forked
   }
 
   async saveWorkspace(options: { readonly final: boolean }): Promise<WorkspaceSaved> {
-    if (this.#workspace === undefined) throw new MagsError('bad_request', 'this job has no workspace')
+    if (this.#around.workspace === undefined) throw new MagsError('bad_request', 'this job has no workspace')
     this.#mustBeAwake()
-    const workspace = this.#workspace
+    const workspace = this.#around.workspace
     const saving = this.#forks.then(() => workspace.save(options))
     this.#saves = Promise.allSettled([this.#saves, saving])
     return await saving
   }
 
   async keepsUnsaved() {
-    return this.#workspace?.keepsUnsaved ?? false
+    return this.#around.workspace?.keepsUnsaved ?? false
   }
 
   async destroy() {
-    await this.#end()
+    await this.#around.end()
   }
 
   #mustBeAwake() {
@@ -288,6 +282,7 @@ export class HostSandbox implements RunningSandbox {
     return {
       agent: sandbox.agent,
       shape: sandbox.shape,
+      environment: this.#around.environment,
       ranOutOfMemory: () => sandbox.ranOutOfMemory(),
       get died() {
         return Promise.race([sandbox.died, cut])
@@ -360,7 +355,7 @@ export class HostSandbox implements RunningSandbox {
       throw error
     }
     this.#script.letGo()
-    this.#workspace?.disconnected()
+    this.#around.workspace?.disconnected()
     this.#cut.resolve({ reason: 'it was hibernated, which closes all connections' })
     this.#cut = Promise.withResolvers()
     this.#become('hibernated')
@@ -368,7 +363,7 @@ export class HostSandbox implements RunningSandbox {
 
   #become(rest: Rest) {
     const asleep = rest !== 'awake'
-    if (asleep !== (this.#rest !== 'awake')) this.#onAsleep(asleep)
+    if (asleep !== (this.#rest !== 'awake')) this.#around.onAsleep(asleep)
     this.#rest = rest
   }
 }

@@ -70,7 +70,7 @@ function open(sandbox: ProgramSandbox, request: ProgramRequest, output: AgentOut
   if (request.kind === 'sftp') return sandbox.agent.file({ op: 'sftp', path: cwd }, output)
   const argv = request.command
   return sandbox.agent.exec(
-    { argv, env: sandboxEnvironment(request.environment), cwd, stdin: true, ...(request.pty ? { pty: boundedSize(request.pty) } : {}) },
+    { argv, env: sandboxEnvironment(sandbox.environment, request.environment), cwd, stdin: true, ...(request.pty ? { pty: boundedSize(request.pty) } : {}) },
     output,
   )
 }
