@@ -12,6 +12,7 @@ function hostWith(events: string[], { attached, claimed }: { attached: Promise<v
     id: '0123456789ab',
     isolation: 'container',
     died: died.promise,
+    shape: { image: 'debian-12', vcpus: 1, memoryMb: 512, diskGb: 2 },
     attach: async () => {
       events.push('attach')
       await attached

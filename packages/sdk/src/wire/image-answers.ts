@@ -40,7 +40,7 @@ export interface ImageVersionWire {
   created_at: string
   source: ImageSourceWire
   init: string | null
-  /** That it was made with; jobs do not get it by themselves. */
+  /** That it was made with; programs get it, and what a job gives goes over it. */
   environment: Record<string, string>
   working_directory: string | null
   /** What keeps it from being deleted. */
