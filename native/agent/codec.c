@@ -145,6 +145,13 @@ bool decode_identity(struct reader *r, struct identity *identity) {
     if (gateway) memcpy(identity->network.gateway, gateway, 4);
     identity->network.mtu = read_u16(r);
   }
+  // Hosts of earlier releases end here.
+  identity->has_network6 = !r->bad && r->at < r->end;
+  if (identity->has_network6) {
+    if (read_u8(r) != 1) return false;
+    const uint8_t *addresses = read_bytes(r, sizeof identity->network6);
+    if (addresses) memcpy(&identity->network6, addresses, sizeof identity->network6);
+  }
   return reader_done(r) && network <= 1 && identity->network.prefix <= 32 && strlen(identity->hostname) <= 64;
 }
 

@@ -45,7 +45,7 @@ enum frame_type {
 enum { EXEC_PTY = 1, EXEC_STDIN = 2, EXEC_SCRIPT = 4, EXEC_INIT = 8 };
 enum { KIND_EXEC = 0, KIND_DIAL = 1, KIND_FILE = 2 };
 enum { EXITED = 0, SIGNALLED = 1, NOT_STARTED = 2, REBOOTED = 3, POWERED_OFF = 4 };
-enum { FEATURE_INIT = 1 };
+enum { FEATURE_INIT = 1, FEATURE_IPV6 = 2 };
 enum { OP_PING = 1, OP_IDENTITY, OP_ATTACH, OP_DETACH, OP_FREEZE, OP_THAW, OP_STATS };
 enum { FILE_STAT = 1, FILE_LIST, FILE_READ, FILE_WRITE, FILE_REMOVE, FILE_SFTP };
 
@@ -116,12 +116,17 @@ struct network {
   uint16_t mtu;
 };
 
+struct network6 {
+  uint8_t address[16], gateway[16], gateway_mac[6];
+};
+
 struct identity {
   uint64_t time_ns;
   struct blob entropy, hosts, resolv_conf, machine_id;
   const char *hostname;
-  bool has_network;
+  bool has_network, has_network6;
   struct network network;
+  struct network6 network6;
 };
 
 bool decode_identity(struct reader *r, struct identity *identity);

@@ -88,6 +88,7 @@ int identity_set(const struct identity *identity) {
       vm && identity->entropy.length ? disk_renew_boot_id() : 0,
       *identity->hostname ? set_hostname(identity->hostname) : 0,
       vm && identity->has_network ? interface_set(&identity->network) : 0,
+      vm && identity->has_network6 ? interface_set6(&identity->network6) : 0,
       writes ? write_files(identity) : 0,
   };
   for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {

@@ -88,7 +88,7 @@ static bool greet(const struct header *header, uint8_t *payload) {
   bytes_append(&wire.out, MARKER, MARKER_BYTES);
   put_hello(&wire.out, nonce, root_is_vm(), channels_count());
   channels_rewind(&wire.out);
-  put_features(&wire.out, root_is_vm() ? FEATURE_INIT : 0);
+  put_features(&wire.out, root_is_vm() ? FEATURE_INIT | FEATURE_IPV6 : 0);
   return true;
 }
 

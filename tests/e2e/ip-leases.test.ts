@@ -4,6 +4,7 @@ import { type DaemonPlace, makePlace, startDaemon, type TestDaemon } from '../ki
 import { leftOf } from '../kit/leaks.ts'
 import { probe, runIn } from '../kit/namespace-program.ts'
 import { openOutsideWorld6 } from '../kit/outside-world6.ts'
+import { canMakeSandboxes } from '../kit/real-host.ts'
 import { canTest, notRoot } from '../kit/require.ts'
 
 type Json = Record<string, unknown>
@@ -74,6 +75,17 @@ describe.runIf(canTest('MAGS_REQUIRE_CONTAINER', notRoot))('a job with ip_lease'
     expect(ipv6).not.toBe(addresses[1])
     await vi.waitFor(async () => expect(await connect(ipv4)).toBe('connected'), { timeout: 30_000 })
     for (const id of [second, again]) await send('POST', `/mags-jobs/${id}/stop`)
+  })
+
+  it.runIf(canMakeSandboxes())('in a virtual machine has both, too', { timeout: 240_000 }, async () => {
+    await daemon.stop()
+    daemon = await startDaemon({ ...settings, MAGS_ISOLATION: 'vm', MAGS_POOL_MIN: '0' }, place)
+    const id = String((await submit()).body.request_id)
+    const addresses = await addressesOf(id)
+    expect(addresses).toEqual([expect.stringMatching(/^11\.76\.0\./), expect.stringMatching(/^2001:db8:76:/)])
+    for (const address of addresses) await vi.waitFor(async () => expect(await connect(address)).toBe('connected'), { timeout: 120_000 })
+    expect((await send('POST', `/mags-jobs/${id}/stop`)).status).toBeLessThan(300)
+    for (const address of addresses) await vi.waitFor(async () => expect(refused).toContain(await connect(address)), { timeout: 30_000 })
   })
 
   it('is refused with 400 where no prefix is set', { timeout: 120_000 }, async () => {

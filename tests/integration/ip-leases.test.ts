@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto'
+import { EventEmitter, once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { HostApi, RunningSandbox, SandboxSpec } from '@mags/protocol'
+import type { HostApi, RunningSandbox, SandboxLease, SandboxSpec } from '@mags/protocol'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { probe, runIn, startProbe } from '../kit/namespace-program.ts'
 import { outsideAddresses } from '../kit/outside-world.ts'
@@ -13,7 +14,7 @@ const refused = ['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'timeout']
 const addressPrefixes = ['11.77.0.8/29', '2001:db8:77::/64']
 const isolations = [
   { isolation: 'container', addresses: { ipv4: '11.77.0.9', ipv6: '2001:db8:77::9' } },
-  { isolation: 'vm', addresses: { ipv4: '11.77.0.10' } },
+  { isolation: 'vm', addresses: { ipv4: '11.77.0.10', ipv6: '2001:db8:77::a' } },
 ] as const
 
 /** Says who has connected. */
@@ -57,6 +58,11 @@ describe.skipIf(!canMakeSandboxes())('addresses of sandboxes', { timeout: 120_00
     })
     return text.trim()
   }
+  /** Of its interface, from inside. */
+  async function addresses6(running: RunningSandbox): Promise<string[]> {
+    const shown = JSON.parse(await run(running, 'ip -j -6 addr show dev eth0')) as { addr_info?: { local: string }[] }[]
+    return shown.flatMap(({ addr_info = [] }) => addr_info.map(({ local }) => local))
+  }
   const all = (addresses: { readonly ipv4?: string; readonly ipv6?: string }) => Object.values(addresses)
 
   it('are those of the operator', () => {
@@ -69,26 +75,19 @@ describe.skipIf(!canMakeSandboxes())('addresses of sandboxes', { timeout: 120_00
     let text = ''
     const { promise: ready, resolve } = Promise.withResolvers<void>()
     // Outgoing first: the address counts before the script starts.
-    const call = `exec 3<>/dev/tcp/${outsideAddresses.public}/80; exec 3>&-; `
-    let running = await lease.run(
-      { script: `bash -c '${call}'\n${serverOn('ipv6' in each.addresses ? '::' : '0.0.0.0')}`, environment: {} },
-      async ({ bytes }) => {
-        text += Buffer.from(bytes).toString()
-        if (text.includes('ready')) resolve()
-        return undefined
-      },
-    )
+    const call = `exec 3<>/dev/tcp/${outsideAddresses.public}/80; exec 3>&-; exec 3<>/dev/tcp/${outside6}/80`
+    let running = await lease.run({ script: `bash -c '${call}'\n${serverOn('::')}`, environment: {} }, async ({ bytes }) => {
+      text += Buffer.from(bytes).toString()
+      if (text.includes('ready')) resolve()
+      return undefined
+    })
     await Promise.race([ready, running.exited.then((exit) => Promise.reject(new Error(`ended: ${JSON.stringify(exit)} ${text}`)))])
-    await world.says(`from ${each.addresses.ipv4}`)
+    for (const address of all(each.addresses)) await world.says(`from ${address}`)
     const reachable = async () => {
       for (const address of all(each.addresses)) expect(await probe(outside, 'connect', [address, 8080]), address).toBe('connected')
     }
     await reachable()
     expect(await run(running, `exec 3<>/dev/tcp/${outsideAddresses.metadata}/80 && echo in`)).not.toContain('in\n')
-    if ('ipv6' in each.addresses) {
-      await run(running, `exec 3<>/dev/tcp/${outside6}/80`)
-      await world.says(`from ${each.addresses.ipv6}`)
-    }
 
     await host.close({ keepPersistent: true })
     host = await openRealHost({ instance, dataDir, addressPrefixes })
@@ -100,13 +99,60 @@ describe.skipIf(!canMakeSandboxes())('addresses of sandboxes', { timeout: 120_00
     await running.sleep()
     await running.wake()
     await reachable()
+    await running.sleep()
+    if (await running.hibernate()) {
+      await host.close({ keepPersistent: true })
+      host = await openRealHost({ instance, dataDir, addressPrefixes })
+      const slept = await host.adopt(running.sandboxId, { stdout: text.length, stderr: 0, asleep: true }, async () => undefined)
+      expect(slept).toBeDefined()
+      if (slept !== undefined) running = slept
+      await host.settle()
+    }
+    await running.wake()
+    await reachable()
+    expect(await addresses6(running)).toEqual([each.addresses.ipv6])
     await running.destroy()
     for (const address of all(each.addresses)) expect(refused).toContain(await probe(outside, 'connect', [address, 8080]))
     expect(await runIn('host', 'nft', 'list', 'set', 'inet', `mags_${instance}`, 'leased')).not.toContain(each.addresses.ipv4)
   })
 
-  it('a virtual machine cannot have one of IPv6', async () => {
-    const lease = await host.acquire({ ...specOf(isolations[1]), addresses: { ipv6: '2001:db8:77::a' } })
-    await expect(lease.run({ script: 'true', environment: {} }, async () => undefined)).rejects.toThrow('virtual machines cannot have an IPv6 address')
+  it('a copy of a virtual machine takes none along, and gets its own', async () => {
+    const spec = specOf(isolations[1])
+    const { addresses: _, ...without } = spec
+    const others = { ipv4: '11.77.0.11', ipv6: '2001:db8:77::b' }
+    const start = async (lease: SandboxLease, script: string) => {
+      const seen = new EventEmitter<{ output: [] }>()
+      let text = ''
+      const running = await lease.run({ script, environment: {} }, async ({ bytes }) => {
+        text += Buffer.from(bytes).toString()
+        seen.emit('output')
+        return undefined
+      })
+      const says = async (words: string) => {
+        while (!text.includes(words)) await once(seen, 'output')
+      }
+      return { running, says, text: () => text }
+    }
+    const original = await start(await host.acquire(spec), serverOn('::'))
+    await original.says('ready')
+    const bare = await start((await original.running.fork(without)).lease, '')
+    const copy = await start((await original.running.fork({ ...spec, addresses: others })).lease, '')
+    expect(await addresses6(original.running)).toEqual([spec.addresses?.ipv6])
+    expect(await addresses6(bare.running)).toEqual([])
+    expect(await addresses6(copy.running)).toEqual([others.ipv6])
+    for (const address of [...all(spec.addresses ?? {}), ...all(others)]) expect(await probe(outside, 'connect', [address, 8080]), address).toBe('connected')
+    await copy.says(`from ${outside6}`)
+    await original.says(`from ${outside6}`)
+    await using world = await startProbe(outside, 'listen', ['::', 80])
+    expect(await run(bare.running, `timeout 5 bash -c 'exec 3<>/dev/tcp/${outside6}/80' && echo in`)).not.toMatch(/^in$/m)
+    await run(copy.running, `exec 3<>/dev/tcp/${outside6}/80`)
+    await world.says(`from ${others.ipv6}`)
+    expect(world.lines).toEqual(['ready', `from ${others.ipv6}`])
+    expect(bare.text()).not.toContain('from')
+    // And over a copy of the copy, of which the first knows nothing.
+    const again = await start((await copy.running.fork(without)).lease, '')
+    expect(await addresses6(again.running)).toEqual([])
+    for (const { running } of [original, bare, copy, again]) await running.destroy()
+    for (const address of [...all(spec.addresses ?? {}), ...all(others)]) expect(refused).toContain(await probe(outside, 'connect', [address, 8080]))
   })
 })

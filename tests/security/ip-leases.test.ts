@@ -5,12 +5,14 @@ import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { openNetwork } from '@mags/host'
+import type { HostApi, LeasedAddresses, RunningSandbox } from '@mags/protocol'
 import { pino } from 'pino'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { nftIn, probe, type Resident, runIn, startIn, startProbe } from '../kit/namespace-program.ts'
 import { findNetworkLeaks } from '../kit/network-leaks.ts'
 import { hostPublicAddress, outsideAddresses } from '../kit/outside-world.ts'
 import { host6, openOutsideWorld6, outside6, private6 } from '../kit/outside-world6.ts'
+import { canMakeSandboxes, openRealHost, runDirOf } from '../kit/real-host.ts'
 
 type Network = Awaited<ReturnType<typeof openNetwork>>
 type Slot = Awaited<ReturnType<Network['createContainerSlot']>>
@@ -248,8 +250,28 @@ describe.skipIf(!isRoot && !required)('a sandbox with addresses of its own', () 
     await using _ = await startProbe(outside, 'listen', ['0.0.0.0', 82])
     expect(await probe(slot.netnsPath, 'connect', [outsideAddresses.public, 82])).toBe('connected')
     expect(refused).toContain(await probe(slot.netnsPath, 'connect', [outside6, 80]))
-    await expect(network.lease((await network.createTapSlots([9]))[0] as never, lease)).rejects.toMatchObject({ code: 'not_available' })
     expect(await runIn('host', 'nft', 'list', 'set', 'inet', `mags_${instance}`, 'leased')).not.toContain(lease.ipv4)
+  })
+
+  it('leaves nothing of it in the router behind a virtual machine either', async () => {
+    const slot = await network.createTapSlot(9)
+    const lease = { ipv6: '2001:db8:77::f' }
+    const known = async () => {
+      const commands = [
+        ['ip', '-6', 'route'],
+        ['ip', '-6', 'neigh', 'show', 'nud', 'permanent'],
+        ['nft', 'list', 'ruleset'],
+      ]
+      const lists = await Promise.all(commands.map((command) => runIn(network.routerNetnsPath, ...command)))
+      return [...lists, await runIn('host', 'nft', 'list', 'set', 'inet', `mags_${instance}`, 'leased6')].map((list) => list.includes(lease.ipv6))
+    }
+    await network.lease(slot, lease)
+    expect(await known()).toEqual([true, true, true, true])
+    await network.renew(slot)
+    expect(await known()).toEqual([false, false, false, false])
+    await network.lease(slot, lease)
+    await network.free(slot)
+    expect(await known()).toEqual([false, false, false, false])
   })
 
   it('routes its prefixes on this machine, and nothing more', async () => {
@@ -325,5 +347,155 @@ describe.skipIf(!isRoot && !required)('a sandbox with addresses of its own', () 
         await rm(dir, { recursive: true })
       }
     })
+  })
+})
+
+/** The agent puts its IPv6 address on its interface, and what is root inside can put others there. */
+describe.skipIf(!canMakeSandboxes())('a virtual machine with addresses of its own', { timeout: 60_000 }, () => {
+  const held = new AsyncDisposableStack()
+  const instance = newInstance()
+  const [own, other] = leases
+  const free = '2001:db8:77::c'
+  let outside: string
+  let atOutside: Resident
+  let machine: RunningSandbox
+  let neighbour: RunningSandbox
+  let unleased: RunningSandbox
+  let hostPort: number
+  let heard = ''
+
+  beforeAll(async () => {
+    outside = held.use(await openOutsideWorld6()).netnsPath
+    const dataDir = await mkdtemp(join(tmpdir(), 'mags-leases-'))
+    held.defer(() => rm(dataDir, { recursive: true, force: true }))
+    held.defer(() => rm(runDirOf(instance), { recursive: true, force: true }))
+    const server = createServer((socket) => socket.end()).listen(0, '::')
+    await new Promise((resolve) => server.once('listening', resolve))
+    held.defer(() => new Promise<void>((resolve) => server.close(() => resolve())))
+    hostPort = (server.address() as { port: number }).port
+    atOutside = held.use(await startProbe(outside, 'listen', ['::', 80]))
+    const host = await openRealHost({ instance, dataDir, addressPrefixes })
+    held.defer(() => host.close({ keepPersistent: false }))
+    await host.settle()
+    machine = await start(host, own, (text) => {
+      heard += text
+    })
+    neighbour = await start(host, other)
+    unleased = await start(host, undefined)
+  }, 180_000)
+  afterAll(() => held.disposeAsync(), 60_000)
+
+  /** It serves on all it has, and says who has come. */
+  async function start(host: HostApi, addresses: LeasedAddresses | undefined, hear: (text: string) => void = () => undefined) {
+    const script = `exec perl -MIO::Socket::IP -e '
+my $s = IO::Socket::IP->new(LocalHost => "${addresses === undefined ? '0.0.0.0' : '::'}", LocalPort => 8080, Listen => 9, ReuseAddr => 1) or die $@;
+$| = 1; print "ready\n";
+while (my $c = $s->accept) { print "from ", $c->peerhost =~ s/^::ffff://r, "\n"; close $c }'`
+    const shape = { image: 'debian-12', isolation: 'vm', vcpus: 1, memoryMb: 256, diskGb: 2, persistent: false } as const
+    const lease = await host.acquire(addresses === undefined ? shape : { ...shape, addresses })
+    const { promise: ready, resolve } = Promise.withResolvers<void>()
+    const running = await lease.run({ script, environment: {} }, async ({ bytes }) => {
+      const text = Buffer.from(bytes).toString()
+      hear(text)
+      if (text.includes('ready')) resolve()
+      return undefined
+    })
+    await Promise.race([ready, running.exited.then((exit) => Promise.reject(new Error(`ended: ${JSON.stringify(exit)}`)))])
+    return running
+  }
+  async function run(sandbox: RunningSandbox, command: string): Promise<string> {
+    let text = ''
+    await sandbox.exec({ command: ['/bin/bash', '-c', command], timeoutMs: 50_000 }, (_source, bytes) => {
+      text += Buffer.from(bytes).toString()
+    })
+    return text.trim()
+  }
+  /** Which of these can be connected to from inside, all at once. */
+  const reached = async (sandbox: RunningSandbox, places: readonly (readonly [string, number])[]) => {
+    const attempt = ([address, port]: readonly [string, number]) =>
+      `(timeout 4 bash -c 'exec 3<>/dev/tcp/${address}/${port}' 2>/dev/null && echo "in ${address}") &`
+    return (await run(sandbox, `${places.map(attempt).join('\n')}\nwait`)).split('\n').filter((line) => line.startsWith('in '))
+  }
+
+  it('is reached from outside, and sees who it is; is seen with it there', async () => {
+    for (const address of [own.ipv4, own.ipv6, other.ipv6]) expect(await probe(outside, 'connect', [address, 8080]), address).toBe('connected')
+    await vi.waitFor(() => expect(heard).toMatch(new RegExp(`from ${outsideAddresses.public}\\n(.*\\n)*from ${outside6}\\n`)))
+    expect(await probe(outside, 'connect', [own.ipv6, 8081])).toBe('ECONNREFUSED')
+    expect(refused).toContain(await probe(outside, 'connect', [free, 8080]))
+    expect(await reached(machine, [[outside6, 80]])).toEqual([`in ${outside6}`])
+    await atOutside.says(`from ${own.ipv6}`)
+  })
+
+  it('has this address alone, and takes none that is advertised', async () => {
+    const shown = JSON.parse(await run(machine, 'ip -j -6 addr show dev eth0')) as { addr_info: { local: string; prefixlen: number; tentative?: boolean }[] }[]
+    expect(shown.flatMap(({ addr_info }) => addr_info)).toEqual([expect.objectContaining({ local: own.ipv6, prefixlen: 128 })])
+    expect(await run(machine, 'cd /proc/sys/net/ipv6/conf/eth0; cat accept_ra autoconf addr_gen_mode')).toBe('0\n0\n1')
+    expect(await run(unleased, 'cat /proc/sys/net/ipv6/conf/eth0/disable_ipv6; ip -6 addr show dev eth0')).toBe('1')
+  })
+
+  it('reaches no other sandbox by it, nor itself by way of the router, no host, private, link-local or metadata address', async () => {
+    const hosts = Object.entries(networkInterfaces()).flatMap(([name, all]) =>
+      name === 'lo' ? [] : (all ?? []).filter(({ scopeid }) => scopeid === undefined || scopeid === 0).map(({ address }) => [address, hostPort] as const),
+    )
+    expect(hosts.map(([address]) => address)).toContain(host6)
+    const { public: _, ...inside } = outsideAddresses
+    const closed = [...Object.values(inside), private6].map((address) => [address, 80] as const)
+    const links = ['fe80::1%eth0', 'fe80::5:1%eth0', 'fe80::5:2%eth0'].map((address) => [address, hostPort] as const)
+    const others = [other.ipv6, other.ipv4, own.ipv4, free].map((address) => [address, 8080] as const)
+    expect(await reached(machine, [...hosts, ...closed, ...links, ...others, ['fd00:ec2::254', 80]])).toEqual([])
+  })
+
+  it('cannot speak with the address of another one, or with one that nobody has', async () => {
+    await using server = await startProbe(outside, 'listen', ['::', 81])
+    const curl = (source: string) => `curl -s -m 4 --interface ${source} 'http://[${outside6}]:81/'; `
+    for (const address of [other.ipv6, free]) {
+      await run(machine, `ip addr add ${address}/128 dev eth0 nodad; ${curl(address)} ip addr delete ${address}/128 dev eth0`)
+    }
+    expect(server.lines).toEqual(['ready'])
+    // As it can with its own, by the same way.
+    await run(machine, curl(own.ipv6))
+    expect(server.lines).toEqual(['ready', `from ${own.ipv6}`])
+    // And what is sent to the other still comes to whom it belongs.
+    expect(await probe(outside, 'connect', [other.ipv6, 8080])).toBe('connected')
+  })
+
+  /** What an interface needs besides an address, for one whose root has taken it away. */
+  async function wayOut(): Promise<string> {
+    const shown = JSON.parse(await run(neighbour, 'ip -j -6 neigh show to fe80::1 dev eth0')) as { lladdr: string; state: string[] }[]
+    expect(shown).toEqual([expect.objectContaining({ lladdr: expect.stringMatching(/^02:4d:/), state: ['PERMANENT'] })])
+    return `ip neigh replace fe80::1 lladdr ${shown[0]?.lladdr} dev eth0 nud permanent; ip -6 route replace default via fe80::1 dev eth0`
+  }
+
+  it('cannot take the place of the other one by its hardware address, or by announcing itself', async () => {
+    const [mac, others] = await Promise.all([machine, neighbour].map((each) => run(each, 'cat /sys/class/net/eth0/address')))
+    await using server = await startProbe(outside, 'listen', ['::', 82])
+    const way = await wayOut()
+    const curl = (source: string) => `curl -s -m 4 --interface ${source} 'http://[${outside6}]:82/'`
+    const before = heard
+    // On a network that believed in it, an answer nobody asked for (RFC 4861, 7.2.6) would do.
+    const announce = 'echo 1 >/proc/sys/net/ipv6/conf/eth0/ndisc_notify; ip link set eth0 down; ip link set eth0 up'
+    await run(machine, `ip link set eth0 address ${others}; ${announce}; ip addr add ${other.ipv6}/128 dev eth0 nodad; ${way}; ${curl(other.ipv6)}`)
+    expect(await probe(outside, 'connect', [other.ipv6, 8080])).toBe('connected')
+    expect(server.lines).toEqual(['ready'])
+    expect(heard).toBe(before)
+    // The same with what it has itself.
+    await run(
+      machine,
+      `ip addr delete ${other.ipv6}/128 dev eth0; ip link set eth0 address ${mac}; ip addr add ${own.ipv6}/128 dev eth0 nodad; ${way}; ${curl(own.ipv6)}`,
+    )
+    expect(server.lines).toEqual(['ready', `from ${own.ipv6}`])
+  })
+
+  it('one without a lease has no IPv6, also when it turns it on', async () => {
+    await using server = await startProbe(outside, 'listen', ['::', 83])
+    const turnOn = `echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6; ${await wayOut()}`
+    for (const address of [own.ipv6, free]) {
+      await run(
+        unleased,
+        `${turnOn}; ip addr add ${address}/128 dev eth0 nodad; curl -s -m 4 --interface ${address} 'http://[${outside6}]:83/'; ip addr delete ${address}/128 dev eth0`,
+      )
+    }
+    expect(server.lines).toEqual(['ready'])
+    expect(refused).toContain(await probe(outside, 'connect', [free, 8080]))
   })
 })

@@ -5,7 +5,7 @@ import { AgentProtocolError } from './agent-protocol-error.ts'
 import { connectAgent } from './connect-agent.ts'
 import type { AgentConnection, AgentExec, AgentOutput } from './connection.ts'
 import type { HelloChannel } from './decode-frames.ts'
-import { frameType, marker, stdinWindow } from './frame-constants.ts'
+import { feature, frameType, marker, requestOp, stdinWindow } from './frame-constants.ts'
 import { agentFrame, agentFrames, connectScripted, ScriptedAgent } from './scripted-agent.ts'
 
 const open: AgentConnection[] = []
@@ -329,6 +329,23 @@ describe('hostile frames', () => {
     expect(error).toBeInstanceOf(AgentProtocolError)
     await expect(stats).rejects.toThrow()
     await expect(connection.ping()).rejects.toBe(error)
+  })
+
+  it('an agent that knows no IPv6 addresses is not asked to take one', async () => {
+    const network6 = { address: '2001:db8::9', gateway: 'fe80::1', gatewayMac: '02:4d:0a:d5:00:01' }
+    for (const features of [undefined, feature.init]) {
+      const { connection, agent } = await connectScripted([], undefined, features)
+      open.push(connection)
+      await expect(connection.identity({ network6 })).rejects.toMatchObject({ code: 'not_available' })
+      void connection.ping().catch(() => undefined)
+      expect((await agent.next()).payload[0]).toBe(requestOp.ping)
+    }
+    const { connection, agent } = await connectScripted([], undefined, feature.ipv6)
+    open.push(connection)
+    const asked = connection.identity({ network6 })
+    expect((await agent.next()).payload[0]).toBe(requestOp.identity)
+    agent.send(agentFrames.reply(1))
+    await asked
   })
 
   it('a dial that opens and breaks in one chunk rejects or errs, and nothing goes uncaught', async () => {

@@ -16,7 +16,13 @@ export function writeIdentity(writer: PayloadWriter, identity: AgentIdentity) {
   const { network, network6 } = identity
   if (network === undefined) writer.u8(0)
   else
-    writer.u8(1).bytes(macBytes(network.mac)).bytes(addressBytes(network.address)).u8(network.prefixLength).bytes(addressBytes(network.gateway)).u16(network.mtu)
+    writer
+      .u8(1)
+      .bytes(macBytes(network.mac))
+      .bytes(addressBytes(network.address))
+      .u8(network.prefixLength)
+      .bytes(addressBytes(network.gateway))
+      .u16(network.mtu)
   // Agents of earlier releases end here.
   if (network6 !== undefined) writer.u8(1).bytes(address6Bytes(network6.address)).bytes(address6Bytes(network6.gateway)).bytes(macBytes(network6.gatewayMac))
 }

@@ -111,7 +111,7 @@ function rootDisk(config: MachineConfig): string[] {
 
 /** https://docs.kernel.org/admin-guide/kernel-parameters.html */
 export function kernelCommandLine(config: Pick<MachineConfig, 'accelerator' | 'tscKhz'>): string {
-  // Threads: a fork bomb is refused before it has eaten the memory; containers have the same limit. IPv6 is not routed, so eth0 has none (lo keeps its ::1).
+  // Threads: a fork bomb is refused before it has eaten the memory; containers have the same limit. eth0 has no IPv6 unless the agent is given a leased address (lo keeps its ::1).
   const sysctls = `sysctl.kernel.threads-max=${threadsMax} sysctl.net.ipv6.conf.default.disable_ipv6=1`
   const common = `console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests random.trust_cpu=on audit=0 apparmor=0 ${sysctls}`
   if (config.accelerator === 'kvm') return common
