@@ -27,6 +27,15 @@ export class BenchClient {
     return JSON.parse(await this.#text('GET', path))
   }
 
+  async call<T>(method: string, path: string, body?: unknown): Promise<T> {
+    return JSON.parse(await this.#text(method, path, body))
+  }
+
+  /** Reads Server-Sent Events until the last, which it resolves with (its end, if that is long). */
+  async follow(path: string, onText: (text: string) => void = () => undefined): Promise<string> {
+    return await this.#stream(path, onText)
+  }
+
   /** Submits a script and reads its log by Server-Sent Events until the end. */
   async firstByte(job: Record<string, unknown>): Promise<FirstByte> {
     const begin = performance.now()

@@ -9,7 +9,7 @@ interface PoolStatus {
 }
 
 /** Waits until the pool is at rest: as many idle as it keeps and none busy, so that each run finds a warm sandbox. */
-async function untilWarm(client: BenchClient) {
+export async function untilWarm(client: BenchClient) {
   for (;;) {
     const status = await client.get<PoolStatus>('/api/v1/mags-jobs/pool-status')
     if (status.idle_vms >= Math.max(1, status.min_pool_size) && status.busy_vms === 0) return
