@@ -1,10 +1,8 @@
 import { rm } from 'node:fs/promises'
 import {
-  type EgressPolicy,
   type HostApi,
   type HostCapabilities,
   type Isolation,
-  type LeasedAddresses,
   MagsError,
   type OutputSink,
   type RunningSandbox,
@@ -16,40 +14,12 @@ import {
   type WorkspaceVersion,
 } from '@mags/protocol'
 import type { Sandbox, SandboxDriver, SandboxShape } from './drivers/driver.ts'
-import type { HostParts, OpenWall, Wall } from './host-parts.ts'
+import type { HostParts, LeaseParts, OpenWall, Owned, Take, Taken, Wall } from './host-parts.ts'
 import type { TakenSandbox } from './pool/warm-pool.ts'
 import { checkBoots } from './sandboxes/boot-request.ts'
 import { type Forked, HostSandbox, type Surroundings } from './sandboxes/host-sandbox.ts'
 import type { OpenWorkspace } from './workspaces/local/open-workspace.ts'
 import type { PreparedRoot } from './workspaces/local/prepare-root.ts'
-
-interface Owned {
-  readonly sandbox: Sandbox
-  readonly persistent: boolean
-  /** Settles when all that the sandbox had is free. */
-  readonly closed: Promise<void>
-}
-
-/** A sandbox that a job has. */
-interface Taken {
-  readonly sandbox: Sandbox
-  readonly shape: SandboxShape
-  readonly prepared: PreparedRoot | undefined
-  readonly workspace: OpenWorkspace | undefined
-  /** In force before its script starts. */
-  readonly policy: EgressPolicy | undefined
-  readonly addresses: LeasedAddresses | undefined
-  /** Its script runs, or did: it is a copy of another sandbox. */
-  readonly resumes: boolean
-}
-
-interface LeaseParts {
-  readonly spec: SandboxSpec
-  readonly shape: SandboxShape
-  readonly prepared: PreparedRoot | undefined
-  readonly begin: number
-  readonly resumes?: boolean
-}
 
 /**
  * How sandboxes run on this machine.
@@ -120,8 +90,8 @@ export class Host implements HostApi {
     const wall = this.#wall(spec.isolation)
     const wantsRoot = spec.workspace !== undefined || spec.base !== undefined
     const { taken, prepared } = wantsRoot
-      ? await this.#takeWithRoot(wall, shape, () => this.#prepare(wall, spec, onProgress, abort), abort)
-      : { taken: await wall.pool.take(shape, abort), prepared: undefined }
+      ? await this.#takeWithRoot(wall, { shape, share: spec.share, abort }, () => this.#prepare(wall, spec, onProgress, abort))
+      : { taken: await wall.pool.take(shape, abort, spec.share), prepared: undefined }
     return await this.#lease(taken, { spec, shape, prepared, begin })
   }
 
@@ -205,14 +175,14 @@ export class Host implements HostApi {
   }
 
   /** The root first: a taken sandbox has the pool make another, which would fight for the processor with what is still to be done here. */
-  #takeFor({ driver, pool }: OpenWall, shape: SandboxShape, prepared: PreparedRoot | undefined, abort: AbortSignal | undefined): Promise<TakenSandbox> {
-    return driver.rootAt === 'create' && prepared !== undefined ? pool.takeNew(shape, prepared.root, abort) : pool.take(shape, abort)
+  #takeFor({ driver, pool }: OpenWall, { shape, prepared, share, abort }: Take): Promise<TakenSandbox> {
+    return driver.rootAt === 'create' && prepared !== undefined ? pool.takeNew(shape, prepared.root, abort) : pool.take(shape, abort, share)
   }
 
-  async #takeWithRoot(wall: OpenWall, shape: SandboxShape, prepare: () => Promise<PreparedRoot>, abort: AbortSignal | undefined) {
+  async #takeWithRoot(wall: OpenWall, take: Omit<Take, 'prepared'>, prepare: () => Promise<PreparedRoot>) {
     const prepared = await prepare()
     try {
-      return { taken: await this.#takeFor(wall, shape, prepared, abort), prepared }
+      return { taken: await this.#takeFor(wall, { ...take, prepared }), prepared }
     } catch (error) {
       await prepared.release()
       throw error
@@ -277,7 +247,9 @@ export class Host implements HostApi {
       if (spec.workspace !== undefined) await this.workspaces.overwritten(spec.workspace.storageId)
       if (driver.fork === undefined) root = await this.#copyUpper(driver, source, root)
       const taken =
-        driver.fork === undefined ? await this.#takeFor(wall, shape, root, abort) : { sandbox: await driver.fork(source, root?.root.upperDisk), warm: false }
+        driver.fork === undefined
+          ? await this.#takeFor(wall, { shape, prepared: root, share: spec.share, abort })
+          : { sandbox: await driver.fork(source, root?.root.upperDisk), warm: false }
       if (withMemory) pool.adopt(taken.sandbox)
       this.#holdImage(taken.sandbox)
       return { lease: await this.#lease(taken, { spec, shape, prepared: root, begin, resumes: withMemory }), withMemory }

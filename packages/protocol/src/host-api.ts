@@ -21,6 +21,8 @@ export interface SandboxSpec {
   readonly vcpus: number
   readonly memoryMb: number
   readonly diskGb: number
+  /** Whose it is: when many wait for a sandbox, those with different ones are served in turn. */
+  readonly share?: string
   /** Outlives the daemon when true (see `adopt`); otherwise freed by the next start. */
   readonly persistent: boolean
   /** Its root is read from and saved as this workspace. */

@@ -175,6 +175,24 @@ describe('WarmPool', () => {
     expect(pool.status()).toMatchObject({ waiting: 0, busy: 4 })
   })
 
+  it('serves those of different shares in turn, whoever came first', async () => {
+    const driver = new FakeDriver()
+    const { pool, clock } = makePool(driver, { minSize: 0, maxSize: 1 })
+    pool.open()
+    const { sandbox } = await pool.take(small, undefined, 'crowd')
+    const order: string[] = []
+    const next = (share: string, name: string) =>
+      pool.take(small, undefined, share).then(async (taken) => {
+        order.push(name)
+        await taken.sandbox.destroy()
+      })
+    const takes = [...[1, 2, 3].map((n) => next('crowd', `crowd ${n}`)), next('late', 'late 1'), next('late', 'late 2'), next('later', 'later')]
+    await sandbox.destroy()
+    for (const _ of takes) await clock.turn(30)
+    await Promise.all(takes)
+    expect(order).toEqual(['late 1', 'later', 'crowd 1', 'late 2', 'crowd 2', 'crowd 3'])
+  })
+
   it('keeps shapes apart unless the driver folds them', async () => {
     const apart = new FakeDriver()
     const { pool } = makePool(apart)

@@ -3,6 +3,7 @@ import type { Sandbox, SandboxDriver, SandboxRoot, SandboxShape } from '../drive
 import type { Headroom } from './headroom.ts'
 import { type PoolClock, systemClock } from './pool-clock.ts'
 import { keyOf, type Shelf } from './shelf.ts'
+import { type Waiter, WaitingLine } from './waiting-line.ts'
 
 export interface WarmPoolOptions {
   /** What is kept ready without being asked. */
@@ -26,12 +27,6 @@ export interface TakenSandbox {
   readonly warm: boolean
 }
 
-interface Waiter {
-  readonly key: string
-  readonly shape: SandboxShape
-  readonly resolve: (sandbox: Sandbox) => void
-}
-
 /** A refill right behind a take would fight with the job just started for the processor: it waits for this long a silence, unless stocks are low. */
 const refillQuietMs = 15
 /** When there was no headroom, it is looked for again after this. */
@@ -53,7 +48,7 @@ export class WarmPool {
   readonly #options: WarmPoolOptions
   readonly #clock: PoolClock
   readonly #shelves = new Map<string, Shelf>()
-  readonly #waiters: Waiter[] = []
+  readonly #waiting = new WaitingLine()
   readonly #roomWaiters: (() => void)[] = []
   readonly #busy = new Set<Sandbox>()
   readonly #asleep = new Set<Sandbox>()
@@ -121,9 +116,9 @@ export class WarmPool {
   }
 
   /**
-   * Takes a sandbox for this shape. Rejects with `abort.reason` when aborted while waiting, and with MagsError 'sandbox_failed' when none came in time.
+   * Takes a sandbox for this shape; of those who wait, those with different shares get theirs in turn. Rejects with `abort.reason` when aborted while waiting, and with MagsError 'sandbox_failed' when none came in time.
    */
-  take(shape: SandboxShape, abort?: AbortSignal): Promise<TakenSandbox> {
+  take(shape: SandboxShape, abort?: AbortSignal, share = ''): Promise<TakenSandbox> {
     abort?.throwIfAborted()
     this.#takes++
     this.#lastTake = this.#clock.now()
@@ -131,12 +126,13 @@ export class WarmPool {
     const warm = shelf.idle.pop()
     if (warm !== undefined) {
       this.#hits++
+      this.#waiting.noteServed(share)
       this.#markBusy(warm.sandbox)
       this.#refillSoon()
       return Promise.resolve({ sandbox: warm.sandbox, warm: true })
     }
     shelf.target = Math.max(shelf.target, this.#minSize) + 1
-    return this.#wait(shelf.shape, abort).then((sandbox) => ({ sandbox, warm: false }))
+    return this.#wait(shelf.shape, abort, share).then((sandbox) => ({ sandbox, warm: false }))
   }
 
   /** Makes one for a root of its own; waits while the pool is at its cap. Rejects as `take` does. */
@@ -176,7 +172,7 @@ export class WarmPool {
       busy: this.#busy.size,
       sleeping: this.#asleep.size,
       creating: this.#creating,
-      waiting: this.#waiters.length,
+      waiting: this.#waiting.length,
       takes: this.#takes,
       hits: this.#hits,
       ...(this.#lastFailure === undefined ? {} : { lastFailure: this.#lastFailure }),
@@ -202,13 +198,12 @@ export class WarmPool {
     return shelf
   }
 
-  #wait(shape: SandboxShape, abort: AbortSignal | undefined): Promise<Sandbox> {
+  #wait(shape: SandboxShape, abort: AbortSignal | undefined, share: string): Promise<Sandbox> {
     const { promise, resolve, reject } = Promise.withResolvers<Sandbox>()
-    const waiter: Waiter = { key: keyOf(shape), shape, resolve }
-    this.#waiters.push(waiter)
+    const waiter: Waiter = { key: keyOf(shape), shape, share, resolve }
+    this.#waiting.add(waiter)
     const leave = (error: unknown) => {
-      const index = this.#waiters.indexOf(waiter)
-      if (index >= 0) this.#waiters.splice(index, 1)
+      this.#waiting.remove(waiter)
       reject(error)
     }
     // Waiting for room has no end here; waiting for a driver that only fails has.
@@ -269,7 +264,7 @@ export class WarmPool {
       this.#cancelRefill = undefined
       const quiet = this.#clock.now() - this.#lastTake >= refillQuietMs
       const low = [...this.#shelves.values()].some((shelf) => shelf.idle.length + shelf.creating < shelf.target / 2)
-      if (quiet || low || this.#waiters.length > 0) this.#refill()
+      if (quiet || low || this.#waiting.length > 0) this.#refill()
       else this.#refillSoon()
     })
   }
@@ -284,7 +279,7 @@ export class WarmPool {
       this.#pending.add(making)
       making.finally(() => this.#pending.delete(making))
     }
-    const short = this.#waiters.length > 0 || [...this.#shelves.values()].some((shelf) => shelf.idle.length < shelf.target)
+    const short = this.#waiting.length > 0 || [...this.#shelves.values()].some((shelf) => shelf.idle.length < shelf.target)
     if (short && this.#creating === 0 && this.#failures === 0) {
       this.#cancelRetry ??= this.#clock.after(headroomRetryMs, () => {
         this.#cancelRetry = undefined
@@ -293,7 +288,7 @@ export class WarmPool {
     }
   }
 
-  /** Waiters first, oldest first; then the emptiest shelf below its target. */
+  /** Waiters first, in turn; then the emptiest shelf below its target. */
   #nextToMake(): Shelf | undefined {
     if (this.#failures > 0 && this.#creating > 0) return undefined
     const total = this.#total()
@@ -302,7 +297,7 @@ export class WarmPool {
       return undefined
     }
     const served = new Map<string, number>()
-    for (const waiter of this.#waiters) {
+    for (const waiter of this.#waiting.inTurn()) {
       const shelf = this.#shelf(waiter.shape)
       const before = served.get(waiter.key) ?? 0
       if (before >= shelf.creating) return total === 0 || this.#options.headroom.forJob() ? shelf : undefined
@@ -317,7 +312,7 @@ export class WarmPool {
 
   /** At the cap, a waiter for one shape may need an idle sandbox of another to go. */
   #makeRoom() {
-    const waiter = this.#waiters[0]
+    const [waiter] = this.#waiting.inTurn()
     if (waiter === undefined) return
     const victim = [...this.#shelves.entries()].find(([key, shelf]) => key !== waiter.key && shelf.idle.length > 0)?.[1].idle.shift()
     victim?.sandbox.destroy().finally(() => this.#refill())
@@ -346,10 +341,8 @@ export class WarmPool {
 
   #place(shelf: Shelf, sandbox: Sandbox) {
     const key = keyOf(shelf.shape)
-    const index = this.#waiters.findIndex((waiter) => waiter.key === key)
-    const waiter = this.#waiters[index]
+    const waiter = this.#waiting.next(key)
     if (waiter !== undefined) {
-      this.#waiters.splice(index, 1)
       this.#markBusy(sandbox)
       waiter.resolve(sandbox)
       return

@@ -160,6 +160,7 @@ export function sandboxSpecOf(job: Job, goesOn = false): SandboxSpec {
     memoryMb,
     diskGb,
     persistent,
+    share: job.accountId,
     ...(job.imageDigest === null ? {} : { imageDigest: job.imageDigest }),
     ...(job.workspaceStorageId === null ? {} : { workspace: workspaceHoldOf(job, job.workspaceStorageId) }),
     // What began as a fork of another workspace goes on from its own.
