@@ -273,7 +273,16 @@ static void narrows_uppers(void) {
     sprintf(name, "u/file-%d", i);
     make_file(name);
   }
+  // As many attributes as the file system takes.
+  char attribute[250];
+  int open_upper = openat(top_dir, "u", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  for (int i = 0; i < 250; i++) {
+    snprintf(attribute, sizeof attribute, "user.%0*d", 200, i);
+    if (fsetxattr(open_upper, attribute, "", 0, 0) != 0) break;
+  }
   narrow(nothing, 1);
+  snprintf(attribute, sizeof attribute, "user.%0*d", 200, 0);
+  CHECK(fgetxattr(open_upper, attribute, NULL, 0) == -1 && close(open_upper) == 0);
   CHECK(has("u/workspace/kept") && mode_of("u/workspace") == (S_IFDIR | 01770) && mode_of("u") == (S_IFDIR | 0755));
   CHECK(!has("u/root") && !has("u/link") && !has("u/file-0") && !has("u/file-299") && has("x/0/root/link"));
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,7 +95,8 @@ static int take_out_others(struct narrowing *n, uint64_t *moved) {
 
 // Owner, mode and attributes of the root were the sandbox's to change.
 static int make_plain(int upper) {
-  char names[8192];
+  // As many as the kernel ever lists, xattr(7): the sandbox had the root to put them on.
+  char names[XATTR_LIST_MAX];
   tree_unlock(upper, NULL);
   if (fchown(upper, 0, 0) != 0 || fchmod(upper, FOLDER_MODE) != 0) return errno;
   ssize_t length = flistxattr(upper, names, sizeof names);

@@ -196,6 +196,7 @@ describe('mags image build', () => {
       [['build', './nope'], 'There is no ./nope'],
       [['build', 'recipe', '--file', 'x'], 'There is no recipe'],
       [['build', folder, '--file', '/etc/hostname'], 'is not in'],
+      [['build', folder, '--file', 'Dockerfile'], `a path as seen from here: ${join(folder, 'Dockerfile')}`],
       [['build', join(folder, 'Dockerfile'), '--file', 'x'], '--file goes with a folder'],
       [['build', 'alpine', '--build-arg', 'A=1'], '--build-arg goes with a Dockerfile'],
       [['build', folder, '-n', 'Bad Name'], '--name'],

@@ -3,7 +3,7 @@ import type { ServerResponse } from 'node:http'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { eventText, FakeServer, type SeenRequest, sendJson } from './testing/fake-server.ts'
-import { buildCli, newHome, runCli } from './testing/run-cli.ts'
+import { buildCli, newHome, runCli, startCli } from './testing/run-cli.ts'
 
 const at = '2026-01-02T03:00:00.000Z'
 const paging = { total: 9, page: 1, page_size: 3 }
@@ -42,6 +42,9 @@ const status = {
   vm_info: vmInfo,
   proxy_url: null,
   error_message: null,
+  attempt: 2,
+  max_retries: 2,
+  retry_at: at,
 }
 const revision = {
   id: 'v1',
@@ -102,6 +105,8 @@ const connection = {
 
 /** What GET of a microVM answers, in turn; the last one again and again. */
 let states: string[] = []
+/** What a stop could not save. */
+let lost: string | null = null
 
 function answerJobs({ method, path }: SeenRequest, response: ServerResponse): boolean {
   const [, , id = '', verb = ''] = path.split('/')
@@ -141,7 +146,7 @@ function answerMicrovms({ method, path }: SeenRequest, response: ServerResponse)
   else if (id === '') sendJson(response, 200, { microvms: [vm], ...paging })
   else {
     const now = state()
-    sendJson(response, 200, { ...vm, status: now, error: now === 'error' ? 'no sandbox could be made' : null })
+    sendJson(response, 200, { ...vm, status: now, error: now === 'error' ? 'no sandbox could be made' : lost })
   }
   return true
 }
@@ -257,7 +262,7 @@ describe('mags job', () => {
     expect(server.seen('GET', /^\/jobs$/)[0]?.query.get('template_id')).toBe('t1')
     expect(squeezed((await mags('job', 'runs', 'j1')).stdout)).toEqual(['STATUS  EXIT  TOOK  ID  STARTED', `failed  3  1500 ms  r2  ${at}`, ''])
     expect((await mags('job', 'show', 'j1')).stdout).toContain('workspace:  ws\n')
-    expect((await mags('job', 'status', 'j1')).stdout).toContain('status:     in progress\n')
+    expect((await mags('job', 'status', 'j1')).stdout).toContain(`status:     in progress\nattempt:    2 of 3, at ${at}\n`)
     expect(await mags('job', 'cancel', 'j1')).toEqual({ code: 0, stdout: 'Job cancelled\n', stderr: '' })
     expect(await mags('job', 'delete', 'j1')).toEqual({ code: 0, stdout: 'Job deleted\n', stderr: '' })
     for (const verb of ['list', 'show j1', 'status j1', 'runs j1', 'cancel j1', 'delete j1', 'run j1'])
@@ -302,14 +307,31 @@ describe('mags vm', () => {
       { name: 'dev', cpu: 1, memory: 256, disk: 3, image: 'debian-12', isolation: 'vm', ssh_public_keys: ['ssh-ed25519 AAAA me'] },
     ])
     expect(states).toEqual(['running'])
-    expect(await mags('vm', 'create', 'dev', '--key', '/none')).toMatchObject({ code: 2, stderr: expect.stringContaining('--key') })
+    expect(await mags('vm', 'create', 'dev', '--key', '/none')).toMatchObject({ code: 2, stderr: expect.stringContaining('There is no /none') })
+    expect(await mags('vm', 'create', 'dev@3')).toMatchObject({ code: 2, stderr: expect.stringContaining('The name of a microVM') })
     states = ['creating', 'error']
     expect(await mags('vm', 'create', 'dev')).toMatchObject({ code: 1, stderr: expect.stringContaining('dev: no sandbox could be made') })
+  })
+
+  it('is left to itself by Ctrl-C', async () => {
+    states = ['creating']
+    const run = startCli(['vm', 'create', 'dev'], { server, home: home.path })
+    await run.stderrHas('services do not start')
+    run.child.kill('SIGINT')
+    expect(await run.ended).toMatchObject({ code: 130, stderr: expect.stringContaining("dev is left to itself: 'mags vm show dev'") as string })
+  })
+
+  it('says of a stopped one how to start it', async () => {
+    states = ['stopped']
+    expect(await mags('vm', 'ssh', 'dev', 'ls')).toMatchObject({ code: 1, stderr: "mags: dev is stopped; 'mags vm start dev' starts it\n" })
   })
 
   it('starts, stops, restarts and deletes', async () => {
     states = ['stopping', 'stopped']
     expect(await mags('vm', 'stop', 'dev')).toEqual({ code: 0, stdout: 'dev is stopped\n', stderr: '' })
+    lost = 'the workspace could not be saved'
+    expect(await mags('vm', 'stop', 'dev')).toEqual({ code: 0, stdout: 'dev is stopped\n', stderr: 'mags: warning: the workspace could not be saved\n' })
+    lost = null
     states = ['running']
     for (const verb of ['start', 'restart']) expect(await mags('vm', verb, 'dev')).toEqual({ code: 0, stdout: 'dev is running\n', stderr: '' })
     expect(await mags('vm', 'stop', 'dev', '--detach')).toEqual({ code: 0, stdout: 'dev is stopping\n', stderr: '' })

@@ -29,7 +29,7 @@ import {
 } from './files/uploads.ts'
 import { fetchHealth, fetchPoolStatus } from './host/pool.ts'
 import type { Bytes } from './http/content.ts'
-import { Requester } from './http/requester.ts'
+import { Requester, type RetryListener } from './http/requester.ts'
 import { fetchTransport, type Transport } from './http/transport.ts'
 import { ImagesClient } from './images/images-client.ts'
 import { type ExecEvent, type ExecOptions, execCommand, execStream } from './jobs/exec.ts'
@@ -97,6 +97,8 @@ export interface MagsOptions {
   maxRetries?: number | undefined
   /** Whether a refused connection counts as lost (the server may be restarting); default true. */
   retryRefused?: boolean | undefined
+  /** Told before each pause in which a request waits to be sent again. */
+  onRetry?: RetryListener | undefined
   /** How requests go out; default: the platform's fetch. */
   transport?: Transport | undefined
 }
@@ -128,6 +130,7 @@ export class Mags {
       timeoutMs: options.timeout ?? 30_000,
       maxRetries: options.maxRetries ?? 3,
       retryRefused: options.retryRefused ?? true,
+      onRetry: options.onRetry,
       transport: options.transport ?? fetchTransport,
     })
     this.jobs = new JobsClient(this.#requester)

@@ -77,7 +77,7 @@ function build(cli: Cli, done: Done): Command {
     )
     .argument('<what>', 'recipe, Dockerfile, or folder with one; a path that is there is taken for one')
     .option('-n, --name <name>', 'what it is called; default the recipe, or the folder')
-    .option('-f, --file <path>', 'another Dockerfile of the folder')
+    .option('-f, --file <path>', 'another Dockerfile of the folder; a path as seen from here')
     .option('--build-arg <NAME=VALUE>', 'value of an ARG, repeatable; NAME alone passes yours on', environmentEntry(cli.env))
     .action(async (what: string, flags: BuildFlags) => {
       const source = findBuildSource(what, flags.file)
@@ -135,6 +135,8 @@ async function startBuild(
 async function startImport(cli: Cli, mags: Mags, source: ImportSource, name: string, progress: Progress): Promise<ImageTaskStartedWire> {
   const signal = cli.interrupts.requested
   const onBytes = (bytes: number) => progress.update(() => `sending: ${formatBytes(bytes)}`)
+  if (source.kind === 'reference' && !source.reference.includes('/'))
+    await cli.output.note(`there is no ${source.reference} on this machine: it is taken for a reference to a registry`)
   if (source.kind === 'reference') return await mags.images.import({ name, reference: source.reference, signal })
   if (source.kind === 'file') return await mags.images.import({ name, file: source.path, onProgress: onBytes, signal })
   return await mags.images.import({ name, content: counted(packFolder(source.folder), onBytes), fileName: source.folder, signal })

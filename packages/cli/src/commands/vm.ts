@@ -1,14 +1,17 @@
 import { readFileSync } from 'node:fs'
-import type { CreateMicrovmOptions, Mags, MicrovmStateWire } from '@mags/sdk'
+import type { CreateMicrovmOptions, Mags, MicrovmStateWire, MicrovmWire } from '@mags/sdk'
 import { Command, Option } from 'commander'
 import type { Cli, CommandDefinition } from '../cli.ts'
-import { usageError } from '../exit/cli-error.ts'
+import { CliError, usageError } from '../exit/cli-error.ts'
+import { localStats } from '../files/local-stats.ts'
 import { openSession } from '../server/session.ts'
 import { confirm } from '../terminal/confirm.ts'
-import { parseName } from '../workspaces/version-reference.ts'
 import { commandWords } from './command-words.ts'
 import { repeatable, wholeNumber } from './flag-values.ts'
 import { jsonToo, type PageFlags, paged, sayMore } from './paging.ts'
+
+/** What ssh(1) ends with when it cannot connect. */
+const sshFailure = 255
 
 type Done = Parameters<CommandDefinition>[1]
 
@@ -52,17 +55,25 @@ function create(cli: Cli, done: Done): Command {
     const name = parseName(text)
     const sshPublicKeys = flags.key?.map(readPublicKey)
     const options = { name, cpu, memory, disk, image, isolation, ipLease, port, sshPublicKeys, signal: cli.interrupts.requested }
-    const { mags, first: made } = await openSession(cli, (client) => client.microvms.create(options))
-    for (const warning of made.warnings ?? []) await cli.output.note(`warning: ${warning}`)
-    const { awaitMicrovm } = await import('../microvms/await-microvm.ts')
-    const vm = flags.detach ? made : await awaitMicrovm(cli, mags, made.id, 'creating')
+    const { awaitMicrovm, sayPassing } = await import('../microvms/await-microvm.ts')
+    const vm = await sayPassing(cli, name, 'creating', async () => {
+      const { mags, first: made } = await openSession(cli, (client) => client.microvms.create(options))
+      for (const warning of made.warnings ?? []) await cli.output.note(`warning: ${warning}`)
+      return flags.detach ? made : await awaitMicrovm(cli, mags, made.id, 'creating')
+    })
     await (cli.output.json ? cli.output.data(vm) : cli.output.out(`${vm.id}\n`))
     await cli.output.aside(`${vm.name} is ${vm.status}: 'mags vm ssh ${vm.name}' opens a shell`)
     done(0)
   })
 }
 
+function parseName(text: string): string {
+  if (!/^[A-Za-z0-9._-]{1,63}$/.test(text)) throw usageError('The name of a microVM is 1 to 63 of A-Z a-z 0-9 . _ -.')
+  return text
+}
+
 function readPublicKey(file: string): string {
+  localStats(file)
   try {
     return readFileSync(file, 'utf8').trim()
   } catch (error) {
@@ -101,15 +112,27 @@ function ssh(cli: Cli, done: Done): Command {
     .passThroughOptions()
     .action(async (name: string, words: string[], flags: { readonly tty: boolean; readonly print: boolean }) => {
       const command = commandWords(words, 'vm ssh')
-      const { mags, first: connection } = await openSession(cli, (client) => client.microvms.sshConnection(name, { signal: cli.interrupts.requested }))
+      const options = { signal: cli.interrupts.requested }
+      const ask = (client: Mags) => Promise.all([client.microvms.sshConnection(name, options), client.microvms.get(name, options)])
+      const { mags, first } = await openSession(cli, ask)
+      const [connection, vm] = first
       if (cli.output.json) await cli.output.data(connection)
       else if (flags.print) await cli.output.out(`${connection.ssh_command}\n`)
       else {
+        if (vm.status !== 'running' && vm.status !== 'creating') throw new CliError(notRunning(vm), { code: 'microvm_not_running' })
         const [{ microvmSshArguments }, { runSsh }] = await Promise.all([import('../microvms/microvm-ssh.ts'), import('../ssh/run-ssh.ts')])
-        return done(await runSsh(cli, await microvmSshArguments(cli, mags, { name, connection, terminal: flags.tty }, command)))
+        const exitCode = await runSsh(cli, await microvmSshArguments(cli, mags, { name, connection, terminal: flags.tty }, command))
+        if (exitCode === sshFailure && vm.status === 'creating')
+          await cli.output.note(`${vm.name} was still starting: 'mags vm show ${vm.name}' says when it runs`)
+        return done(exitCode)
       }
       done(0)
     })
+}
+
+function notRunning({ name, status, error }: MicrovmWire): string {
+  if (status === 'stopping') return `${name} is stopping; 'mags vm start ${name}' starts it once it has stopped`
+  return `${name} ${status === 'error' ? `ended in error (${error ?? 'no reason known'})` : `is ${status}`}; 'mags vm start ${name}' starts it`
 }
 
 function start(cli: Cli, done: Done): Command {
@@ -147,10 +170,15 @@ function change(cli: Cli, done: Done, verb: string, { summary, passing, ask }: C
   return jsonToo(named(new Command(verb).summary(summary)))
     .option('--detach', 'do not wait until it is done')
     .action(async (name: string, flags: { readonly detach?: boolean }) => {
-      const { mags, first } = await openSession(cli, (client) => ask(client, name, { signal: cli.interrupts.requested }))
-      const { awaitMicrovm } = await import('../microvms/await-microvm.ts')
-      const { status } = flags.detach ? first : await awaitMicrovm(cli, mags, name, passing)
-      await (cli.output.json ? cli.output.data({ ...first, status }) : cli.output.out(`${name} is ${status}\n`))
+      const { awaitMicrovm, sayPassing } = await import('../microvms/await-microvm.ts')
+      const answer = await sayPassing(cli, name, passing, async () => {
+        const { mags, first } = await openSession(cli, (client) => ask(client, name, { signal: cli.interrupts.requested }))
+        if (flags.detach) return first
+        const { status, error } = await awaitMicrovm(cli, mags, name, passing)
+        if (error !== null) await cli.output.note(`warning: ${error}`)
+        return { ...first, status }
+      })
+      await (cli.output.json ? cli.output.data(answer) : cli.output.out(`${name} is ${answer.status}\n`))
       done(0)
     })
 }

@@ -46,17 +46,28 @@ function describeUsage(error: CommanderError, command: string | undefined): Fail
 /** Fields of the API that a flag or an argument of ours sets; empty: the words stand for themselves. */
 const flagsOfFields: Readonly<Record<string, string>> = {
   base_workspace_id: '--base',
+  cpu: '--cpu',
+  digest: '--digest',
+  disk: '--disk',
   disk_gb: '--disk',
   domain: '--domain',
   environment: '--env',
   from: '',
   image: '--image',
+  ip_lease: '--ip-lease',
   isolation: '--isolation',
+  max_retries: '--retries',
+  memory: '--memory',
   memory_mb: '--memory',
   name: '--name',
   path: '',
   port: '--port',
+  priority: '--priority',
+  proxy_port: '--port',
+  retry_backoff_seconds: '--backoff',
   schedule: '--schedule',
+  script: '',
+  ssh_public_keys: '--key',
   startup_command: '--startup-command',
   subdomain: '',
   timeout_seconds: '--timeout',
@@ -65,18 +76,21 @@ const flagsOfFields: Readonly<Record<string, string>> = {
   to: '',
   vcpus: '--vcpus',
   workspace_id: '--workspace',
+  workspace_size_gb: '--workspace-size',
 }
 
 /** `disk_gb: at most 100` is for those who write JSON; who typed a command knows it as `--disk`. */
 function inFlags(message: string): string {
-  const [, field = '', rest = ''] = /^([a-z_]+): (.*)$/s.exec(message) ?? []
+  const [, field = '', rest = ''] = /^([a-z_]+)(?:\.\d+)?: (.*)$/s.exec(message) ?? []
   const flag = flagsOfFields[field]
   return flag === undefined ? message : flag === '' ? rest : `${flag}: ${rest}`
 }
 
+const asSentence = (words: string) => `${words.replace(/\.$/, '')}.`
+
 function withHint(error: MagsApiError): string {
-  if (error.status === 401) return `${error.message} Set MAGS_API_TOKEN, or put the token of this server into ~/.mags/config.json.`
-  if (error.status === 503 && error.retryAfterSeconds !== undefined) return `${error.message} Try again in ${error.retryAfterSeconds} s.`
+  if (error.status === 401) return `${asSentence(error.message)} Set MAGS_API_TOKEN, or put the token of this server into ~/.mags/config.json.`
+  if (error.status === 503 && error.retryAfterSeconds !== undefined) return `${asSentence(inFlags(error.message))} Try again in ${error.retryAfterSeconds} s.`
   return inFlags(error.message)
 }
 

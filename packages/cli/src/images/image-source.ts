@@ -48,6 +48,7 @@ export function defaultName(what: string, given: string | undefined): string {
 }
 
 function inside(folder: string, file: string): string {
+  if (!exists(file) && exists(join(folder, file))) throw usageError(`--file is a path as seen from here: ${join(folder, file)}.`)
   localStats(file)
   const path = relative(resolve(folder), resolve(file))
   if (path.startsWith('..') || isAbsolute(path)) throw usageError(`${file} is not in ${folder}, which is what is sent; the Dockerfile has to be.`)

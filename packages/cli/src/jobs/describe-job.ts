@@ -39,6 +39,7 @@ export function describeJobStatus(status: JobStatusWire): string {
     ['id', status.request_id],
     ['name', status.name],
     ['status', status.status.replace('_', ' ')],
+    ['attempt', status.max_retries === 0 ? null : `${status.attempt} of ${status.max_retries + 1}${status.retry_at === null ? '' : `, at ${status.retry_at}`}`],
     ['exit code', status.exit_code?.toString()],
     ['error', status.error_message],
     ['sandbox', status.vm_info?.vm_id],

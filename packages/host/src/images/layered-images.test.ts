@@ -11,6 +11,7 @@ import { run, runAny } from '../run.ts'
 import { importLimits } from './import/import-limits.ts'
 import { importWork } from './import/import-work.ts'
 import { ownArchitecture } from './import/oci-layout.ts'
+import { readArchive } from './import/read-archive.ts'
 import { pullImage } from './pull-image.ts'
 import type { RegistryWayDeps } from './registry-way.ts'
 import { type ImageGround, imageGround, missingForImages } from './testing/image-ground.ts'
@@ -275,6 +276,22 @@ describe.skipIf(missing.length > 0 && !required)('images in layers', () => {
       rule: /has the digest .* when it is unpacked/,
     },
   }
+
+  it('are refused when one small layer, named many times, would be unpacked for ever', async () => {
+    const layer = Buffer.alloc(300_000)
+    const archive = makeTar([
+      file('manifest.json', JSON.stringify([{ Config: 'c.json', Layers: Array.from({ length: 20 }, () => 'l') }])),
+      file('c.json', JSON.stringify({ ...linux, rootfs: { diff_ids: Array.from({ length: 20 }, () => digestOf(layer)) } })),
+      file('l', gzipSync(layer)),
+    ])
+    const work = importWork(dir, { ...importLimits(1), maxBytes: 2 ** 20 }, () => undefined, new AbortController().signal)
+    await using undo = new AsyncDisposableStack()
+    await expect(readArchive(streamOf(archive), work, undo)).rejects.toMatchObject({
+      code: 'too_large',
+      message: expect.stringContaining('when it is unpacked'),
+    })
+    await Promise.all(['archive', 'layers'].map((name) => rm(join(dir, name))))
+  })
 
   for (const [what, { archive, rule }] of Object.entries(refused)) {
     it(`are refused with ${what}`, async () => {

@@ -9,6 +9,7 @@ import { checkImageName } from './image-name.ts'
 import type { ImageStore } from './image-store.ts'
 import type { ImageUses } from './image-uses.ts'
 import { importLimits } from './import/import-limits.ts'
+import { ImportMemory, memoryPool } from './import/import-memory.ts'
 import { importWork } from './import/import-work.ts'
 import { type MakeImageDeps, makeImage } from './make-image.ts'
 import { publishImage } from './publish-image.ts'
@@ -42,6 +43,7 @@ export class MachineImages implements HostImages {
   readonly #deps: MachineImagesDeps
   readonly #closing = new AbortController()
   readonly #running = new Set<Promise<unknown>>()
+  readonly #memory = memoryPool()
   /** Newest digest of each name as it was last acted upon. */
   #known: Record<string, string>
   #changing: Promise<unknown> = Promise.resolve()
@@ -85,7 +87,8 @@ export class MachineImages implements HostImages {
       await using undo = new AsyncDisposableStack()
       const dir = await store.workDir()
       undo.defer(() => store.discard(dir))
-      const work = importWork(dir, importLimits(maxGb), onProgress, ended)
+      const memory = undo.use(new ImportMemory(this.#memory))
+      const work = importWork(dir, importLimits(maxGb), onProgress, ended, memory)
       const made = await makeImage(this.#deps, name, origin, work).catch((error: unknown) => {
         ended.throwIfAborted()
         throw explained(error, maxGb)

@@ -1,7 +1,9 @@
 import { lookup } from 'node:dns/promises'
 import { chmod, chown } from 'node:fs/promises'
-import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
+import { createServer, type IncomingHttpHeaders, type IncomingMessage, request, type ServerResponse } from 'node:http'
 import { connect, type Socket } from 'node:net'
+import { networkInterfaces } from 'node:os'
+import { pipeline } from 'node:stream'
 import ipaddr from 'ipaddr.js'
 
 export interface RegistryWayDeps {
@@ -15,9 +17,14 @@ export interface RegistryWay extends AsyncDisposable {
   refused(): string | undefined
 }
 
-/** Outside of this machine's own networks (RFC 6890). */
+/** Outside of this machine and its own networks (RFC 6890): what it asks at a public address of its own passes no firewall. */
 export function isPublicAddress(address: string): boolean {
-  return ipaddr.process(address.replace(/%.*$/, '')).range() === 'unicast'
+  const asked = ipaddr.process(address.replace(/%.*$/, ''))
+  return asked.range() === 'unicast' && !ownAddresses().includes(asked.toString())
+}
+
+function ownAddresses(): string[] {
+  return Object.values(networkInterfaces()).flatMap((all = []) => all.map(({ address }) => ipaddr.process(address.replace(/%.*$/, '')).toString()))
 }
 
 export async function addressesOf(host: string): Promise<readonly string[]> {
@@ -86,13 +93,38 @@ async function forward(incoming: IncomingMessage, response: ServerResponse, find
   const host = protocol === 'http:' ? await findAddress(bare(hostname)) : undefined
   if (host === undefined) return void response.writeHead(403).end('in a private network')
   const { method, headers } = incoming
-  const outgoing = request({ host, port: Number(port || 80), path: `${pathname}${search}`, method, headers, agent: false }, (answer) => {
-    response.writeHead(answer.statusCode ?? 502, answer.headers)
-    answer.pipe(response)
+  const to = { host, port: Number(port || 80), path: `${pathname}${search}`, method, headers: endToEnd(headers), agent: false }
+  const outgoing = request(to, (answer) => {
+    // A status or header that cannot be passed on is thrown here, and must not end this process.
+    try {
+      response.writeHead(answer.statusCode ?? 502, endToEnd(answer.headers))
+    } catch {
+      return void response.destroy()
+    }
+    pipeline(answer, response, () => undefined)
   })
   outgoing.on('error', () => response.destroy())
+  // Also when it was no answer.
+  outgoing.on('close', () => response.headersSent || response.destroy())
   response.on('close', () => outgoing.destroy())
-  incoming.pipe(outgoing)
+  pipeline(incoming, outgoing, () => undefined)
+}
+
+const betweenNeighbours = [
+  'connection',
+  'keep-alive',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'proxy-connection',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+]
+
+/** Without those that are between two neighbours only (RFC 9110, 7.6.1). */
+function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !betweenNeighbours.includes(name)))
 }
 
 const bare = (hostname: string) => hostname.replace(/^\[(.*)\]$/, '$1')

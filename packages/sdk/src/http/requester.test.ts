@@ -31,7 +31,10 @@ describe('run', () => {
     await using stub = await startStub((_request, response, number) =>
       number === 1 ? sendJson(response, 503, { error: 'full', code: 'no_capacity' }, { 'retry-after': '0' }) : sendJson(response, 202, accepted),
     )
-    expect((await client(stub.apiUrl).run('x')).requestId).toBe('r1')
+    const pauses: unknown[] = []
+    const told = new Mags({ apiUrl: stub.apiUrl, apiToken: 't', onRetry: (reason, delayMs) => pauses.push([reason instanceof MagsApiError, delayMs > 0]) })
+    expect((await told.run('x')).requestId).toBe('r1')
+    expect(pauses).toEqual([[true, true]])
     await using full = await startStub((_request, response) =>
       sendJson(response, 503, { error: 'full', code: 'no_capacity', details: { queued: 9 } }, { 'retry-after': '3600' }),
     )

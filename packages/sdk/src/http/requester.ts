@@ -14,8 +14,12 @@ export interface RequesterOptions {
   readonly maxRetries: number
   /** Whether a refused connection is tried again: the server may be restarting. */
   readonly retryRefused: boolean
+  readonly onRetry?: RetryListener | undefined
   readonly transport: Transport
 }
+
+/** Why a request is sent again, and after how many milliseconds. */
+export type RetryListener = (error: unknown, delayMs: number) => void
 
 export interface ApiRequest {
   readonly method: 'GET' | 'POST' | 'PATCH' | 'PUT' | 'DELETE'
@@ -137,6 +141,7 @@ export class Requester {
         const delayMs = over ? undefined : retryDelayMs(error, repeatable, tries)
         if (delayMs === undefined || waitedMs + delayMs > maxRetryWaitMs) throw error
         waitedMs += delayMs
+        this.#options.onRetry?.(error, delayMs)
         await wait(delayMs, request.signal)
       }
     }

@@ -56,7 +56,7 @@ export async function requireSshPort({ sshPortFailure }: Pick<AccessDeps, 'sshPo
   if (failure === undefined) return
   throw new MagsError(
     'not_available',
-    `port ${port} of the server, which is this job's for SSH, cannot be listened on (${failure}); free the port: it is tried again every few seconds`,
+    `port ${port} of the server, which is this job's for SSH, cannot be listened on (${failure}); free the port, which is tried again every few seconds. Each server of a machine needs a MAGS_SSH_FIRST_PORT of its own`,
   )
 }
 

@@ -9,7 +9,7 @@ export function sendError(error: unknown, request: FastifyRequest, reply: Fastif
   const known = error instanceof MagsError ? error : (translate(error as FastifyError & { errcode?: number }, request) ?? unexpected(error, request, logger))
   const status = statusOf(known.code, request.url)
   if (status >= 500 && known.code !== 'internal' && known.code !== 'no_capacity')
-    logger.warn({ err: known, method: request.method, url: request.url }, 'a request failed')
+    logger.warn({ err: known, method: request.method, url: request.url.split('?', 1)[0] }, 'a request failed')
   if (reply.raw.headersSent) return void reply.raw.destroy()
   if (known.code === 'unauthorized') reply.header('www-authenticate', 'Bearer')
   const retryAfter = known.details?.retry_after_seconds
@@ -57,6 +57,6 @@ function translate(error: FastifyError & { errcode?: number }, request: FastifyR
 
 function unexpected(error: unknown, request: FastifyRequest, logger: Logger): MagsError {
   const id = randomUUID()
-  logger.error({ err: error, errorId: id, method: request.method, url: request.url }, 'a request failed for an unknown reason')
+  logger.error({ err: error, errorId: id, method: request.method, url: request.url.split('?', 1)[0] }, 'a request failed for an unknown reason')
   return new MagsError('internal', `a fault of the server; its log has more under ${id}`, { details: { error_id: id } })
 }

@@ -35,6 +35,8 @@ export interface RunningTask {
 }
 
 const maxTasks = 8
+/** Somebody else gets a turn, even when all of these wait for a slow client. */
+const maxTasksOfAccount = 4
 const keptMs = 30 * 24 * 3600 * 1000
 const leftBehind = 'the server ended while the image was made; start it again'
 
@@ -65,6 +67,8 @@ export class ImageTasks {
     if (other) throw new MagsError('image_in_use', `image ${wished.name} is being made by task ${other.task.id}; wait for it, or cancel it`)
     if (this.#closed) throw new MagsError('no_capacity', 'the server is about to end')
     if (this.#running.size >= maxTasks) throw new MagsError('rate_limited', `${maxTasks} images are being made; wait until one is done`)
+    const ofAccount = [...this.#running.values()].filter(({ task }) => task.accountId === wished.accountId).length
+    if (ofAccount >= maxTasksOfAccount) throw new MagsError('rate_limited', `${ofAccount} images are being made for this account; wait until one is done`)
     const { taskStore, logs, clock } = this.#deps
     const task: ImageTask = {
       ...wished,

@@ -93,6 +93,18 @@ describe.each(databaseKinds)('images on %s', (kind) => {
       expect(await mags.call('GET', '/image-tasks/nope/events')).toMatchObject({ status: 404 })
     })
 
+    it('are made for an account a few at a time, so that others get a turn', async () => {
+      const gate = Promise.withResolvers<void>()
+      await using mags = await start()
+      mags.host.images.beforeCreate = () => gate.promise
+      const tasks = []
+      for (let count = 0; count < 4; count++) tasks.push((await mags.call('POST', '/images', { name: `i${count}`, recipe: 'alpine' })).body.task_id)
+      expect(await mags.call('POST', '/images', { name: 'one-more', recipe: 'alpine' })).toMatchObject({ status: 429, body: { code: 'rate_limited' } })
+      gate.resolve()
+      for (const id of tasks) expect((await followed(mags, String(id))).task.status).toBe('completed')
+      expect((await mags.call('POST', '/images', { name: 'one-more', recipe: 'alpine' })).status).toBe(202)
+    })
+
     it('tasks fail with the words of the host, and are cancelled', async () => {
       await using mags = await start()
       mags.host.images.beforeCreate = () => Promise.reject(new MagsError('image_source_unreachable', 'http://mirror.example does not answer'))

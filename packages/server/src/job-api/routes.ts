@@ -18,6 +18,7 @@ import {
 import type { FastifyPluginCallbackZod } from 'fastify-type-provider-zod'
 import type { Transaction } from 'kysely'
 import { ignoredMembers } from '../http/ignored-members.ts'
+import { isLong, sendList } from '../http/send-list.ts'
 import { validateRange } from '../http/validate-range.ts'
 import type { Tables } from '../state/schema.ts'
 import { type AnswerWithRunDeps, answerWithRun } from './answer-with-run.ts'
@@ -64,9 +65,20 @@ export const jobApiRoutes: FastifyPluginCallbackZod<JobApiRoutesDeps> = (app, de
   app.get(
     '/jobs',
     { schema: { tags, summary: 'List jobs, newest first', querystring: listJobDefinitionsQuery, response: { 200: listJobDefinitionsAnswer, ...failures } } },
-    async (request) => {
+    async (request, reply) => {
       const { page, page_size, template_id: templateId } = request.query
-      const found = await definitions.list(request.identity.accountId, { offset: (page - 1) * page_size, limit: page_size, templateId })
+      const { accountId } = request.identity
+      const asked = { offset: (page - 1) * page_size, limit: page_size, templateId }
+      const items = await definitions.measure(accountId, asked)
+      if (isLong(items)) {
+        const load = async (id: string) => {
+          const definition = await definitions.get(accountId, id)
+          return definition && (await present(definition))
+        }
+        const { total } = await definitions.list(accountId, { ...asked, limit: 0 })
+        return await sendList(reply, 'jobs', items, load, { total, page, page_size })
+      }
+      const found = await definitions.list(accountId, asked)
       const lastRuns = await definitions.newestRuns(found.definitions.map(({ id }) => id))
       const around = surroundings()
       const jobs = found.definitions.map((definition) => presentDefinition(definition, lastRuns.get(definition.id), around))

@@ -1,5 +1,6 @@
 import type { JobStatus } from '@mags/protocol'
-import type { Insertable, Selectable, Transaction } from 'kysely'
+import { type Insertable, type Selectable, sql, type Transaction } from 'kysely'
+import type { ListedItem } from '../http/send-list.ts'
 import type { Job } from '../jobs/job.ts'
 import { toJob } from '../jobs/job-row.ts'
 import type { Database } from '../state/database.ts'
@@ -65,6 +66,14 @@ export class JobDefinitionStore {
     const { total } = await query.select(({ fn }) => fn.countAll<number>().as('total')).executeTakeFirstOrThrow()
     const rows = await query.selectAll().orderBy('seq', 'desc').offset(offset).limit(limit).execute()
     return { definitions: rows.map(toDefinition), total }
+  }
+
+  /** What a page of the same list is made of, without reading it. */
+  async measure(accountId: string, { offset, limit, templateId }: Page & { readonly templateId?: string | undefined }): Promise<ListedItem[]> {
+    let query = this.#database.selectFrom('job_definitions').where('account_id', '=', accountId)
+    if (templateId !== undefined) query = query.where('template_id', '=', templateId)
+    const bytes = sql<number>`octet_length(script) + octet_length(fields)`.as('bytes')
+    return await query.select(['id', bytes]).orderBy('seq', 'desc').offset(offset).limit(limit).execute()
   }
 
   /** Keeps it from being changed or deleted until the transaction ends; false when it is gone. */

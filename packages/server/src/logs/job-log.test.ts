@@ -73,6 +73,17 @@ describe('JobLog', () => {
     await second.close()
   })
 
+  it('begins them anew in a log of a former process, too', async () => {
+    const former = make()
+    await former.sink(chunk(0, 'begun\n'))
+    await former.close()
+    const log = make()
+    await log.beginAnew('the server stopped')
+    await log.sink(chunk(0, 'begun\n'))
+    await log.close()
+    expect(await rowsOf()).toEqual(['begun', 'the server stopped', 'begun'])
+  })
+
   it('cuts off what a crash left at the end, and goes on from there', async () => {
     const first = make()
     await first.sink(chunk(0, 'one\n'))

@@ -94,6 +94,8 @@ export class JobLog implements LogBytes {
   async beginAnew(text: string): Promise<void> {
     if (this.#end || this.#detached) return
     this.#attempt++
+    // Opened only afterwards, as after a restart, it would set the streams to where the former try ended. That it cannot be is for the write to tell.
+    await this.open().catch(() => undefined)
     await this.flush()
     for (const stream of [this.#streams.stdout, this.#streams.stderr]) Object.assign(stream, { received: 0, queued: 0, safe: 0 })
     this.#firstOutput = undefined

@@ -81,7 +81,9 @@ async function findImage(host: HostApi, { images }: HostCapabilities, name: stri
   throw new MagsError(
     'not_available',
     `image: ${JSON.stringify(short)} is not an image of this server; it has ${images.join(', ')}. ` +
-      `An operator makes it with 'mags image build ${/^[\w.-]+$/.test(short) ? short : microvmDefaults.image}', or brings it with 'mags image import'`,
+      (short === microvmDefaults.image
+        ? `An operator makes it with 'mags image build ${short}', or brings it with 'mags image import'`
+        : "'mags image build' and 'mags image import' make others"),
   )
 }
 

@@ -8,6 +8,7 @@ import type { Timers } from '../workspaces/timers.ts'
 import { awaitBoot } from './await-boot.ts'
 import { type Microvm, nextJob } from './microvm.ts'
 import { type PowerOffDeps, powerOff } from './power-off.ts'
+import { RebootBackoff } from './reboot-backoff.ts'
 import { type RemoveMicrovmDeps, removeMicrovm } from './remove-microvm.ts'
 import type { MicrovmStore } from './store.ts'
 
@@ -36,6 +37,7 @@ export class MicrovmKeeper {
   /** Request ids of jobs whose boot is to be waited for, and is. One that a former server began counts as up. */
   readonly #toBoot = new Set<string>()
   readonly #booting = new Map<string, Promise<void>>()
+  readonly #reboots = new RebootBackoff()
   readonly #closing = new AbortController()
 
   constructor(deps: MicrovmKeeperDeps) {
@@ -80,6 +82,7 @@ export class MicrovmKeeper {
 
   /** Settles once it runs, or is not going to. Never rejects. */
   async started(id: string): Promise<void> {
+    this.#reboots.forget(id)
     while (!this.#closing.signal.aborted) {
       await this.look(id)
       const job = await this.#deps.microvms.newestJob(id)
@@ -115,7 +118,7 @@ export class MicrovmKeeper {
     const { microvms, dispatcher } = this.#deps
     while (!this.#closing.signal.aborted) {
       const microvm = await microvms.get(id)
-      if (microvm === undefined) return
+      if (microvm === undefined) return this.#reboots.forget(id)
       const job = await microvms.newestJob(id)
       const lives = job !== undefined && !isFinal(job.status)
       const run = lives ? dispatcher.find(job.requestId) : undefined
@@ -136,6 +139,11 @@ export class MicrovmKeeper {
   async #begin(microvm: Microvm, before: Job): Promise<boolean> {
     const { microvms, clock, logger } = this.#deps
     const { id, accountId, workspaceId, image, imageDigest } = microvm
+    const waitMs = this.#reboots.leftMs(id, this.#deps.timers.now())
+    if (waitMs > 0) {
+      this.#lookLater(id, waitMs)
+      return false
+    }
     const job = nextJob(microvm, before, clock())
     const wish = {
       ...{ accountId, workspaceId, requestId: job.requestId, baseWorkspaceId: null, now: job.createdAt },
@@ -190,23 +198,33 @@ export class MicrovmKeeper {
         requestId,
         awaitBoot(this.#deps, run, this.#closing.signal).finally(() => this.#booting.delete(requestId)),
       )
-    if (init) void run.scriptEnd.then((exit) => exit && this.#noteHalt(id, run, exit))
+    if (init) void this.#awaitHalt(id, run)
     void run.done.then(() => {
       this.#watched.delete(requestId)
       if (run.isOver) void this.look(id)
     })
   }
 
-  /** Its init ended, and its machine is still there. */
-  async #noteHalt(id: string, run: JobRun, exit: ScriptExit): Promise<void> {
-    const { microvms, clock, logger } = this.#deps
+  async #awaitHalt(id: string, run: JobRun): Promise<void> {
+    const { timers } = this.#deps
+    await Promise.race([run.uses.begun, run.scriptEnd])
+    const begunAtMs = timers.now()
+    const exit = await run.scriptEnd
+    if (exit) await this.#noteHalt(id, run, exit, timers.now() - begunAtMs)
+  }
+
+  /** Its init ended, after it ran for so long, and its machine is still there. */
+  async #noteHalt(id: string, run: JobRun, exit: ScriptExit, ranMs: number): Promise<void> {
+    const { microvms, clock, logger, timers } = this.#deps
     // Then the job is over, too.
     if (run.isOver || exit.kind === 'sandbox-lost' || exit.kind === 'not-started') return
     const { halted } = exit
     const words = halted === undefined ? `its init ended${exit.reason === undefined ? ` with exit code ${exit.exitCode}` : `: ${exit.reason}`}` : ''
     const change = halted === 'powered-off' ? { wish: 'stopped' as const } : halted === 'rebooted' ? { requestId: null } : { error: words }
+    const waitMs = halted === 'rebooted' ? this.#reboots.note(id, ranMs, timers.now()) : 0
+    const again = waitMs === 0 ? '' : `; it does so again and again, so its next start waits ${waitMs / 1000} s`
     try {
-      await run.log.system(halted === undefined ? words : halted === 'rebooted' ? 'rebooted from inside' : 'powered off from inside', 'info')
+      await run.log.system(halted === undefined ? words : halted === 'rebooted' ? `rebooted from inside${again}` : 'powered off from inside', 'info')
       await microvms.note(id, run.requestId, timestamp(clock()), change)
     } catch (error) {
       logger.error({ err: error, microvmId: id }, 'that the init of a microVM ended could not be noted')
@@ -214,8 +232,8 @@ export class MicrovmKeeper {
     await this.look(id)
   }
 
-  #lookLater(id: string): void {
-    this.#deps.timers.wait(noRoomWaitMs, this.#closing.signal).then(
+  #lookLater(id: string, waitMs = noRoomWaitMs): void {
+    this.#deps.timers.wait(waitMs, this.#closing.signal).then(
       () => this.look(id),
       () => undefined,
     )

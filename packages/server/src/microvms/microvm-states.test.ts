@@ -158,6 +158,39 @@ describe.each(databaseKinds)('microVMs over time on %s', (kind) => {
       expect(world.sandbox().files.tree.get('/b')?.content.toString()).toBe('2')
     })
 
+    it('waits longer and longer for its next start when it does nothing but reboot, unless somebody asks for it', async () => {
+      await using world = newWorld()
+      const vms = await world.start()
+      const reboot = async () => {
+        const { request_id } = await vms.get()
+        world.sandbox().end({ ...exited, halted: 'rebooted' })
+        return request_id
+      }
+      const next = async (before: string | null) => {
+        await expect.poll(async () => (await vms.get()).request_id, poll).not.toBe(before)
+        await vms.becomes('running')
+      }
+      await vms.running()
+      for (let count = 0; count < 2; count++) await next(await reboot())
+      for (const waitMs of [7000, 14_000]) {
+        const before = await reboot()
+        await expect.poll(() => world.timers.pending.includes(waitMs), poll).toBe(true)
+        expect((await vms.get()).request_id).toBe(before)
+        world.timers.pass(waitMs)
+        await world.endWait(waitMs)
+        await next(before)
+      }
+      const before = await reboot()
+      await expect.poll(() => world.timers.pending.includes(28_000), poll).toBe(true)
+      expect((await vms.mags.rows(before ?? '', '?source=system')).logs.map(({ message }) => message)).toContain(
+        'rebooted from inside; it does so again and again, so its next start waits 28 s',
+      )
+      expect(await vms.act('start')).toMatchObject({ status: 'running' })
+      // One that came to rest meanwhile is started again at once.
+      world.timers.pass(120_000)
+      await next(await reboot())
+    })
+
     it('is in error when its init ends without that', async () => {
       await using world = newWorld()
       const vms = await world.start()

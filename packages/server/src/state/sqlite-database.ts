@@ -22,12 +22,18 @@ export function openSqliteDatabase(path: string): SqliteDatabase {
     prepare: (text) => {
       const known = cache.get(text)
       if (known) return known
-      const statement = adapt(database.prepare(text))
+      const statement = text === 'rollback' ? rollbackOf(database) : adapt(database.prepare(text))
       if (cache.size >= cachedStatements) cache.delete(cache.keys().next().value ?? '')
       cache.set(text, statement)
       return statement
     },
   }
+}
+
+/** A full disk may have rolled the transaction back already (sqlite.org/lang_transaction.html, 3.1); once more would fail, and hide why. */
+function rollbackOf(database: DatabaseSync): SqliteStatement {
+  const statement = adapt(database.prepare('rollback'))
+  return { ...statement, run: (parameters) => (database.isTransaction ? statement.run(parameters) : { changes: 0, lastInsertRowid: 0 }) }
 }
 
 function adapt(statement: StatementSync): SqliteStatement {

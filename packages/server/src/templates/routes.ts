@@ -15,6 +15,7 @@ import {
 import type { FastifyPluginCallbackZod } from 'fastify-type-provider-zod'
 import { answerOnce } from '../http/answer-once.ts'
 import { ignoredMembers } from '../http/ignored-members.ts'
+import { isLong, sendList } from '../http/send-list.ts'
 import { validateRange } from '../http/validate-range.ts'
 import { type AnswerWithRunDeps, answerWithRun } from '../job-api/answer-with-run.ts'
 import { newDefinition } from '../job-api/change-definition.ts'
@@ -56,9 +57,20 @@ export const templateRoutes: FastifyPluginCallbackZod<TemplateRoutesDeps> = (app
   app.get(
     '/job-templates',
     { schema: { tags, summary: 'List job templates, newest first', querystring: listTemplatesQuery, response: { 200: listTemplatesAnswer, ...failures } } },
-    async (request) => {
+    async (request, reply) => {
       const { page, page_size } = request.query
-      const found = await templates.list(request.identity.accountId, { offset: (page - 1) * page_size, limit: page_size })
+      const { accountId } = request.identity
+      const asked = { offset: (page - 1) * page_size, limit: page_size }
+      const items = await templates.measure(accountId, asked)
+      if (isLong(items)) {
+        const load = async (id: string) => {
+          const template = await templates.get(accountId, id)
+          return template && presentTemplate(template)
+        }
+        const { total } = await templates.list(accountId, { ...asked, limit: 0 })
+        return await sendList(reply, 'templates', items, load, { total, page, page_size })
+      }
+      const found = await templates.list(accountId, asked)
       return { templates: found.templates.map(presentTemplate), total: found.total, page, page_size }
     },
   )
@@ -145,10 +157,20 @@ export const templateRoutes: FastifyPluginCallbackZod<TemplateRoutesDeps> = (app
         response: { 200: listTemplateRevisionsAnswer, ...failures },
       },
     },
-    async (request) => {
+    async (request, reply) => {
       const { page, page_size } = request.query
       const { id } = await findTemplate(deps, request.identity.accountId, request.params.id)
-      const found = await templates.listRevisions(id, { offset: (page - 1) * page_size, limit: page_size })
+      const asked = { offset: (page - 1) * page_size, limit: page_size }
+      const items = await templates.measureRevisions(id, asked)
+      if (isLong(items)) {
+        const load = async (revisionId: string) => {
+          const revision = await templates.getRevision(id, revisionId)
+          return revision && presentRevision(revision)
+        }
+        const { total } = await templates.listRevisions(id, { ...asked, limit: 0 })
+        return await sendList(reply, 'revisions', items, load, { total, page, page_size })
+      }
+      const found = await templates.listRevisions(id, asked)
       return { revisions: found.revisions.map(presentRevision), total: found.total, page, page_size }
     },
   )

@@ -1,4 +1,5 @@
-import type { Insertable, Transaction } from 'kysely'
+import { type Insertable, type Selectable, sql, type Transaction } from 'kysely'
+import type { ListedItem } from '../http/send-list.ts'
 import type { Database } from '../state/database.ts'
 import type { JobTemplateRevisionsTable, JobTemplatesTable } from '../state/jobs-api-schema.ts'
 import type { Tables } from '../state/schema.ts'
@@ -52,22 +53,38 @@ export class TemplateStore {
     return { templates: rows.map(toTemplate), total }
   }
 
+  /** What a page of the same list is made of, without reading it. */
+  async measure(accountId: string, { offset, limit }: Page): Promise<ListedItem[]> {
+    const bytes = sql<number>`octet_length(latest.script) + octet_length(latest.environment)`.as('bytes')
+    const query = this.#database
+      .selectFrom('job_templates')
+      .innerJoin('job_template_revisions as latest', (join) =>
+        join.onRef('latest.template_id', '=', 'job_templates.id').onRef('latest.revision', '=', 'job_templates.latest_revision'),
+      )
+      .select(['job_templates.id', bytes])
+      .where('job_templates.account_id', '=', accountId)
+    return await query.orderBy('job_templates.seq', 'desc').offset(offset).limit(limit).execute()
+  }
+
+  /** The same of revisions. */
+  async measureRevisions(templateId: string, { offset, limit }: Page): Promise<ListedItem[]> {
+    const bytes = sql<number>`octet_length(script) + octet_length(environment)`.as('bytes')
+    const query = this.#database.selectFrom('job_template_revisions').select(['id', bytes]).where('template_id', '=', templateId)
+    return await query.orderBy('revision', 'desc').offset(offset).limit(limit).execute()
+  }
+
+  async getRevision(templateId: string, id: string): Promise<TemplateRevision | undefined> {
+    const query = this.#database.selectFrom('job_template_revisions').selectAll().where('id', '=', id).where('template_id', '=', templateId)
+    const row = await query.executeTakeFirst()
+    return row && toRevision(row)
+  }
+
   /** Newest first. */
   async listRevisions(templateId: string, { offset, limit }: Page): Promise<{ revisions: TemplateRevision[]; total: number }> {
     const query = this.#database.selectFrom('job_template_revisions').where('template_id', '=', templateId)
     const { total } = await query.select(({ fn }) => fn.countAll<number>().as('total')).executeTakeFirstOrThrow()
     const rows = await query.selectAll().orderBy('revision', 'desc').offset(offset).limit(limit).execute()
-    const revisions = rows.map((row) => ({
-      id: row.id,
-      templateId: row.template_id,
-      revision: row.revision,
-      script: row.script,
-      environment: readEnvironment(row.environment),
-      comment: row.comment,
-      createdAt: row.created_at,
-      createdBy: row.created_by,
-    }))
-    return { revisions, total }
+    return { revisions: rows.map(toRevision), total }
   }
 
   /** Keeps it from being changed or deleted until the transaction ends; false when it is gone. */
@@ -100,6 +117,19 @@ function templates(database: Database) {
       'latest.created_at as revised_at',
       'latest.created_by as revised_by',
     ])
+}
+
+function toRevision(row: Selectable<JobTemplateRevisionsTable>): TemplateRevision {
+  return {
+    id: row.id,
+    templateId: row.template_id,
+    revision: row.revision,
+    script: row.script,
+    environment: readEnvironment(row.environment),
+    comment: row.comment,
+    createdAt: row.created_at,
+    createdBy: row.created_by,
+  }
 }
 
 function toTemplate(row: Awaited<ReturnType<ReturnType<typeof templates>['execute']>>[number]): Template {

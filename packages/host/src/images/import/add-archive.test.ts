@@ -8,6 +8,7 @@ import { addArchive } from './add-archive.ts'
 import { ByteReader } from './byte-reader.ts'
 import { ImageTree } from './image-tree.ts'
 import { importLimits } from './import-limits.ts'
+import { ImportMemory } from './import-memory.ts'
 import { importWork } from './import-work.ts'
 import { Spool } from './spool.ts'
 import { treeWrites } from './write-tree.ts'
@@ -26,7 +27,15 @@ describe('an archive that becomes a tree', () => {
     const work = importWork(dir, { ...importLimits(1), ...limits }, () => undefined, new AbortController().signal)
     const tree = new ImageTree()
     const reader = new ByteReader(streamOf(bytes, pieceBytes), work.limits.maxBytes)
-    await addArchive(tree, reader, { spool, limits: work.limits, counts: work.counts, layer: 0, whiteouts: false, onProgress: () => undefined })
+    await addArchive(tree, reader, {
+      spool,
+      limits: work.limits,
+      counts: work.counts,
+      memory: work.memory,
+      layer: 0,
+      whiteouts: false,
+      onProgress: () => undefined,
+    })
     const shown: string[] = []
     for await (const item of treeWrites(tree, work)) if (item.kind === 'entry') shown.push(`${item.entry.kind} ${item.entry.path.toString('latin1')}`)
     return shown
@@ -74,6 +83,35 @@ describe('an archive that becomes a tree', () => {
       deep.push(symlink(`d${level}`, 'x', { pax: { linkpath: `d${level - 1}/${inner}` } }))
     }
     await expect(read(makeTar(deep))).rejects.toMatchObject({ code: 'image_invalid' })
+  })
+
+  it('is refused when its whiteouts or links take more steps than an image needs', async () => {
+    const add = async (archive: readonly TarPart[]) => {
+      await using spool = await Spool.create(join(dir, `spool-${++count}`), 1 << 24)
+      const work = importWork(dir, importLimits(1), () => undefined, new AbortController().signal)
+      const reader = new ByteReader(streamOf(makeTar(archive)), work.limits.maxBytes)
+      const options = { spool, limits: work.limits, counts: work.counts, memory: work.memory, layer: 0, whiteouts: true, onProgress: () => undefined }
+      await addArchive(new ImageTree({ mostSteps: 100_000 }), reader, options)
+    }
+    const tooMany = { code: 'image_invalid', message: expect.stringContaining('too many folders') }
+    const files = Array.from({ length: 500 }, (_, number) => file(`d/${number}`))
+    // Each looks at all that this archive itself has put there.
+    await expect(add([...files, ...Array.from({ length: 500 }, () => file('.wh..wh..opq'))])).rejects.toMatchObject(tooMany)
+    const links = [folder('a'), symlink('l0', 'a')]
+    for (let number = 1; number < 39; number++) links.push(symlink(`l${number}`, '', { pax: { linkpath: `${'a/../'.repeat(600)}l${number - 1}` } }))
+    await expect(add([...links, ...Array.from({ length: 50 }, (_, number) => file(`l38/${number}`))])).rejects.toMatchObject(tooMany)
+    await expect(add([...links.slice(0, 3), ...files, file('l2/end')])).resolves.toBeUndefined()
+  })
+
+  it('is refused when all archives that are read take too much memory, which comes back', () => {
+    const pool = { leftBytes: 1000 }
+    const one = new ImportMemory(pool)
+    one.take(900)
+    using other = new ImportMemory(pool)
+    expect(() => other.take(200)).toThrow(expect.objectContaining({ code: 'no_capacity' }))
+    one[Symbol.dispose]()
+    other.take(200)
+    expect(pool.leftBytes).toBe(800)
   })
 
   it('is a tree or an error with words, whatever is broken in it', async () => {

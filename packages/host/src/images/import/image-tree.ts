@@ -49,7 +49,7 @@ const mostLinks = 40
 /** What is removed folder by folder must end; no path of a system call is longer. */
 const mostLevels = 2000
 /** Names looked at in all. A million entries need some ten million; links through links, or whiteouts over and over, could take days. */
-const mostSteps = 200_000_000
+const mostSteps = 100_000_000
 const newFolder = { mode: 0o755, uid: 0, gid: 0, mtimeNs: 0n, attributes: [] }
 
 /**

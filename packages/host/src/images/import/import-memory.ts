@@ -1,35 +1,41 @@
 import { getHeapStatistics } from 'node:v8'
 import { MagsError } from '@mags/protocol'
 
-/** What names, folders and attributes cost in memory, compared with their bytes in the archive; measured for a million folders. */
+/** What a name, folder or attribute costs in memory for each byte that is counted of it; measured with a million folders. */
 const costPerByte = 6
 const shareOfHeap = 0.4
 
-interface Heap {
-  readonly maxBytes: number
-  takenBytes: number
+/** What all imports of a process may count together. */
+export interface MemoryPool {
+  leftBytes: number
 }
 
-/** What the trees of all imports that run have of this process's memory: many of them together must not end it. */
+export function memoryPool(): MemoryPool {
+  return { leftBytes: Math.floor((getHeapStatistics().heap_size_limit * shareOfHeap) / costPerByte) }
+}
+
+/** What the tree of one import has of a pool: many at once must not take all memory of this process. Gives it back when disposed of. */
 export class ImportMemory implements Disposable {
-  readonly #heap: Heap
-  #takenBytes = 0
+  readonly #pool: MemoryPool
+  #taken = 0
 
-  constructor(maxBytes = getHeapStatistics().heap_size_limit * shareOfHeap) {
-    this.#heap = { maxBytes, takenBytes: 0 }
+  constructor(pool: MemoryPool) {
+    this.#pool = pool
   }
 
-  /** For one more import, out of the same memory. */
-  share(): ImportMemory {
-    const shared = new ImportMemory()
-    shared.#useHeap(this.#heap)
-    return shared
-  }
-
-  /** For so many bytes of an archive. Throws MagsError 'no_capacity' when there is no more. */
+  /** Throws MagsError 'no_capacity' when there is no more. */
   take(bytes: number): void {
+    if (bytes > this.#pool.leftBytes)
+      throw new MagsError(
+        'no_capacity',
+        'the images that are being made have more files than this server has memory for at once; try again when others are done',
+      )
+    this.#pool.leftBytes -= bytes
+    this.#taken += bytes
   }
 
   [Symbol.dispose]() {
+    this.#pool.leftBytes += this.#taken
+    this.#taken = 0
   }
 }

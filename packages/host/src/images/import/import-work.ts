@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import type { ImportCounts } from './add-archive.ts'
 import type { ImportLimits } from './import-limits.ts'
-import { ImportMemory } from './import-memory.ts'
+import { ImportMemory, memoryPool } from './import-memory.ts'
 import { Progress } from './progress.ts'
 
 /** What all steps of one import share. */
@@ -22,7 +22,7 @@ export function importWork(
   limits: ImportLimits,
   onProgress: (words: string) => void,
   abort: AbortSignal,
-  memory = new ImportMemory(),
+  memory = new ImportMemory(memoryPool()),
 ): ImportWork {
   return {
     dir,

@@ -39,6 +39,8 @@ export async function readArchive(stream: AsyncIterable<Uint8Array>, work: Impor
   const image = kind === 'docker-archive' ? await readDockerArchive(find) : await readOciLayout(find)
   // Those of the archive around the layers are none of the image.
   work.counts.entries = 0
+  work.counts.packedBytes = 0
+  work.counts.unpackedBytes = 0
   work.counts.skippedDevices = 0
   const layers = undo.use(await Spool.create(join(work.dir, 'layers'), work.limits.maxBytes))
   return { tree: await applyLayers(image, layers, work), kind, digest: image.digest, config: image.config }

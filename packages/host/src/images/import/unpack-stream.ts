@@ -4,6 +4,7 @@ import { addArchive } from './add-archive.ts'
 import { ByteReader } from './byte-reader.ts'
 import { decompress } from './decompress.ts'
 import type { ImageTree } from './image-tree.ts'
+import { tooLarge } from './import-limits.ts'
 import type { ImportWork } from './import-work.ts'
 import { megabytes } from './progress.ts'
 import type { Spool } from './spool.ts'
@@ -23,19 +24,22 @@ export async function unpackStream(
   work: ImportWork,
   options: UnpackOptions,
 ): Promise<{ digest: string; plainDigest: string }> {
-  const { abort, progress, counts, limits } = work
+  const { abort, progress, counts, limits, memory } = work
   const packed = createHash('sha256')
   const plain = createHash('sha256')
-  let came = 0
   const incoming = hashed(abortable(stream, abort), packed, (length) => {
     abort.throwIfAborted()
-    came += length
-    if (came > limits.maxBytes)
+    counts.packedBytes += length
+    if (counts.packedBytes > limits.maxBytes)
       throw new MagsError('too_large', `${options.title} is larger than ${megabytes(limits.maxBytes)}; the operator can allow more with MAGS_IMAGE_MAX_GB`)
-    progress.tick(() => `${options.title}: ${megabytes(came)}, ${counts.entries} entries`)
+    progress.tick(() => `${options.title}: ${megabytes(counts.packedBytes)}, ${counts.entries} entries`)
   })
   const reader = new ByteReader(
-    hashed(decompress(incoming, work), plain, () => undefined),
+    hashed(decompress(incoming, work), plain, (length) => {
+      counts.unpackedBytes += length
+      // One layer that is named many times is unpacked as often.
+      if (counts.unpackedBytes > limits.maxBytes) throw tooLarge(`it has more than ${megabytes(limits.maxBytes)} when it is unpacked`)
+    }),
     limits.maxBytes,
   )
   try {
@@ -43,6 +47,7 @@ export async function unpackStream(
       ...options,
       limits,
       counts,
+      memory,
       onProgress: () => progress.tick(() => `${options.title}: ${megabytes(reader.taken)}, ${counts.entries} entries`),
     })
   } finally {

@@ -144,6 +144,19 @@ describe('buildDockerfile', () => {
     await expect(build(dockerfile)).rejects.toThrow(words)
   })
 
+  it('has no more sandboxes at once than a build may', async () => {
+    const host = new NotingHost()
+    const stages = Array.from({ length: 17 }, (_, number) => `FROM debian-12 AS s${number}\n${number === 0 ? '' : `COPY --from=s${number - 1} /a /a\n`}`)
+    await expect(build(stages.join(''), { host })).rejects.toMatchObject({ code: 'image_invalid', message: expect.stringContaining('at most 16') })
+    expect(host.acquired).toHaveLength(0)
+    const line = 'x'.repeat(100)
+    const grows = Array.from({ length: 12 }, (_, number) => `ENV A${number}=${line}${`$A${number - 1}`.repeat(number === 0 ? 0 : 4)}\n`)
+    await expect(build(`FROM debian-12\n${grows.join('')}`)).rejects.toMatchObject({
+      code: 'image_invalid',
+      message: expect.stringContaining('more than 128 KiB'),
+    })
+  })
+
   it('stops when it is cancelled', async () => {
     const abort = new AbortController()
     const host = new NotingHost()

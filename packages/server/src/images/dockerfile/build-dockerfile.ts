@@ -26,6 +26,8 @@ export interface BuildOrder {
 const timeLimitMs = 3600 * 1000
 const memoryMb = 1024
 const diskGb = 10
+/** Stages and images that files are copied from are there until the end. */
+const mostSandboxes = 16
 /** Names of images that are only there while something is built on them. */
 export const temporaryImage = /^mags-build-[0-9a-f]{12}$/
 
@@ -66,6 +68,7 @@ class Build implements AsyncDisposable {
   async run(): Promise<ImageInfo> {
     const { order, parsed } = { order: this.#order, parsed: this.#parsed }
     const needed = neededStages(parsed.stages, (text) => this.#expandGlobal(text, 0))
+    if (needed.size > mostSandboxes) throw new MagsError('image_invalid', `the last stage needs ${needed.size} stages; at most ${mostSandboxes} are done here`)
     // Before anything is run: a build should not fail after an hour for what could be seen at once.
     for (const [index, stage] of parsed.stages.entries()) if (needed.has(index)) for (const instruction of stage.instructions) checkInstruction(instruction)
     for (const [index, stage] of parsed.stages.entries()) {
@@ -179,6 +182,7 @@ class Build implements AsyncDisposable {
     if (stage) return new SandboxTree(stage.sandbox, `stage ${from}`)
     const known = this.#copied.get(from)
     if (known) return known
+    if (this.#stages.length + this.#copied.size >= mostSandboxes) throw faultAt(line, `stages and images that are copied from: at most ${mostSandboxes} in all`)
     const { sandbox } = await this.#sandboxOf(line, from)
     const tree = new SandboxTree(sandbox, `image ${from}`)
     this.#copied.set(from, tree)

@@ -1,12 +1,12 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createReadStream, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { gzipSync } from 'node:zlib'
+import { gzipSync, zstdCompressSync } from 'node:zlib'
 import { Parser } from 'tar'
 import { afterAll, describe, expect, it } from 'vitest'
 import { type EntryOf, tarOf } from '../testing/tar-of.ts'
 import { ContextArchive, contextLimits } from './context-archive.ts'
-import { rewriteTar } from './rewrite-tar.ts'
+import { readEntries, rewriteTar } from './rewrite-tar.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'mags-context-'))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -82,6 +82,29 @@ describe('ContextArchive', () => {
     await expect(ContextArchive.open(file)).rejects.toMatchObject({ code: 'image_invalid' })
     writeFileSync(file, (await tarOf({ a: 'x'.repeat(5000) })).subarray(0, 2000))
     await expect(ContextArchive.open(file)).rejects.toMatchObject({ code: 'image_invalid' })
+  })
+
+  it('refuses what becomes too large when it is unpacked, and what is packed twice', async () => {
+    const file = join(folder, 'bomb')
+    const limits = { maxEntries: 10, maxBytes: 1000 }
+    const plain = await tarOf({ a: 'A' })
+    // Behind its end the parser would go on unpacking zeros for ever.
+    writeFileSync(file, gzipSync(Buffer.concat([plain, Buffer.alloc(100_000)])))
+    const read = (path: string) => readEntries(createReadStream(path), limits, (_entry, source) => source.resume())
+    await expect(read(file)).rejects.toMatchObject({ code: 'too_large', message: expect.stringContaining('when it is unpacked') })
+    writeFileSync(file, gzipSync(gzipSync(plain)))
+    await expect(read(file)).rejects.toMatchObject({ code: 'image_invalid', message: expect.stringContaining('packed more than once') })
+    writeFileSync(file, gzipSync(plain).subarray(0, 60))
+    await expect(read(file)).rejects.toMatchObject({ code: 'image_invalid' })
+    writeFileSync(file, zstdCompressSync(plain))
+    await expect(read(file)).resolves.toBeUndefined()
+  })
+
+  it('finds what a pattern means among many folders in no more steps than there are names', async () => {
+    const many = Object.fromEntries(Array.from({ length: 8000 }, (_, number) => [`d${number}/f`, '']))
+    const context = await contextOf(many)
+    expect(await context.match('*/*')).toHaveLength(8000)
+    expect(await context.match('*/x')).toHaveLength(0)
   })
 })
 

@@ -1,12 +1,15 @@
 import { createReadStream } from 'node:fs'
 import { posix } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { buildContextLimitBytes, MagsError } from '@mags/protocol'
-import { matchesName } from './match-path.ts'
+import { nameMatcher } from './match-path.ts'
 import { type CheckedEntry, readEntries, type TarLimits } from './rewrite-tar.ts'
 import type { SourceMatch, SourceTree } from './source-tree.ts'
 
 export const contextLimits: TarLimits = { maxEntries: 200_000, maxBytes: buildContextLimitBytes }
 const maxLinks = 10
+/** Others want to be served, too. */
+const namesPerTurn = 5000
 
 type Node = Pick<CheckedEntry, 'kind' | 'target'>
 
@@ -15,10 +18,20 @@ export class ContextArchive implements SourceTree {
   readonly words = 'the context'
   readonly #file: string
   readonly #nodes: ReadonlyMap<string, Node>
+  /** Names in each folder. */
+  readonly #names = new Map<string, string[]>()
+  #looked = 0
 
   private constructor(file: string, nodes: ReadonlyMap<string, Node>) {
     this.#file = file
     this.#nodes = nodes
+    for (const path of nodes.keys()) {
+      if (path === '') continue
+      const folder = posix.dirname(path).replace(/^\.$/, '')
+      const names = this.#names.get(folder)
+      if (names) names.push(posix.basename(path))
+      else this.#names.set(folder, [posix.basename(path)])
+    }
   }
 
   /** Reads it once. Rejects with MagsError 'image_invalid' naming the entry and the rule, and 'too_large'. */
@@ -50,7 +63,13 @@ export class ContextArchive implements SourceTree {
   async match(pattern: string): Promise<readonly SourceMatch[]> {
     const wanted = posix.normalize(`/${pattern}`).split('/').filter(Boolean)
     let found: SourceMatch[] = [{ path: '', name: '', isFolder: true }]
-    for (const name of wanted) found = found.flatMap(({ path, isFolder }) => (isFolder ? this.#matchIn(path, name) : []))
+    for (const name of wanted) {
+      const matches = nameMatcher(name)
+      const next: SourceMatch[] = []
+      for (const { path, isFolder } of found) if (isFolder) for (const match of await this.#matchIn(path, matches)) next.push(match)
+      found = next
+      if (found.length > contextLimits.maxEntries) throw new MagsError('too_large', `${JSON.stringify(pattern)} means more than there is in the context`)
+    }
     return found
   }
 
@@ -58,17 +77,17 @@ export class ContextArchive implements SourceTree {
     return createReadStream(this.#file)
   }
 
-  #matchIn(folder: string, pattern: string): SourceMatch[] {
+  async #matchIn(folder: string, matches: (name: string) => boolean): Promise<SourceMatch[]> {
     const start = folder === '' ? '' : `${folder}/`
-    const names = [...this.#nodes.keys()].filter((path) => path !== '' && path.startsWith(start) && !path.slice(start.length).includes('/'))
-    return names
-      .map((path) => path.slice(start.length))
-      .filter((name) => matchesName(pattern, name))
-      .sort()
-      .flatMap((name) => {
-        const path = this.#follow(start + name)
-        return path === undefined ? [] : [{ path, name, isFolder: this.#nodes.get(path)?.kind === 'directory' }]
-      })
+    const found: string[] = []
+    for (const name of this.#names.get(folder) ?? []) {
+      if (++this.#looked % namesPerTurn === 0) await nextTurn()
+      if (matches(name)) found.push(name)
+    }
+    return found.sort().flatMap((name) => {
+      const path = this.#follow(start + name)
+      return path === undefined ? [] : [{ path, name, isFolder: this.#nodes.get(path)?.kind === 'directory' }]
+    })
   }
 
   /** Where a path leads within the context; undefined when that is nowhere. */

@@ -52,23 +52,34 @@ export async function copyFiles(stage: Stage, order: CopyOrder): Promise<void> {
   const owner = order.chown === undefined ? { uid: 0, gid: 0 } : await findOwner(stage.sandbox.files, order.chown)
   const plain = order.unpacks ? await unpackArchives(stage, order.tree, matches, folder) : matches
   if (plain.length === 0) return
-  const targets = plain.map((match) => ({ match, target: match.isFolder ? '' : intoFolder ? match.name : posix.basename(destination) }))
+  const targetOf = targetsOf(plain.map((match) => ({ match, target: match.isFolder ? '' : intoFolder ? match.name : posix.basename(destination) })))
   const rewrite = (entry: CheckedEntry): Rewritten | undefined => {
-    for (const { match, target } of targets) {
-      const path = placeOf(entry, match, target)
-      if (path !== undefined) return { path, ...owner, mode: order.chmod ?? (entry.kind === 'directory' ? entry.mode & 0o1777 : entry.mode) }
-    }
-    return undefined
+    const path = targetOf(entry.path)
+    return path === undefined ? undefined : { path, ...owner, mode: order.chmod ?? (entry.kind === 'directory' ? entry.mode & 0o1777 : entry.mode) }
   }
   const tar = rewriteTar(order.tree.pack(plain.map(({ path }) => path)), contextLimits, rewrite)
   await stage.work(unpack, [folder, order.chown === undefined ? '' : `${owner.uid}:${owner.gid}`], tar)
 }
 
-/** Where an entry goes; undefined: it is not meant. */
-function placeOf(entry: CheckedEntry, { path, isFolder }: SourceMatch, target: string): string | undefined {
-  if (!isFolder) return entry.path === path ? target : undefined
-  const start = path === '' ? '' : `${path}/`
-  return entry.path.startsWith(start) && entry.path.length > start.length ? entry.path.slice(start.length) : undefined
+/** Says where an entry goes; undefined: it is not meant. Of several that it belongs to the first counts. */
+function targetsOf(targets: readonly { readonly match: SourceMatch; readonly target: string }[]): (path: string) => string | undefined {
+  const files = new Map<string, { readonly index: number; readonly target: string }>()
+  const folders = new Map<string, number>()
+  for (const [index, { match, target }] of targets.entries()) {
+    if (!match.isFolder && !files.has(match.path)) files.set(match.path, { index, target })
+    if (match.isFolder && !folders.has(match.path)) folders.set(match.path, index)
+  }
+  return (path) => {
+    let best = files.get(path)
+    const consider = (folder: string) => {
+      const index = folders.get(folder)
+      if (index !== undefined && path !== '' && index < (best?.index ?? targets.length))
+        best = { index, target: path.slice(folder === '' ? 0 : folder.length + 1) }
+    }
+    consider('')
+    for (let slash = path.indexOf('/'); slash !== -1; slash = path.indexOf('/', slash + 1)) consider(path.slice(0, slash))
+    return best?.target
+  }
 }
 
 /** What ADD unpacks: archives that tar in the image can read. They are unpacked; returned are all matches that were none. */
@@ -76,11 +87,12 @@ async function unpackArchives(stage: Stage, tree: SourceTree, matches: readonly 
   const files = matches.filter(({ isFolder }) => !isFolder)
   if (files.length === 0) return matches
   const temporary = `/tmp/.mags-add-${crypto.randomUUID()}`
+  const indexes = new Map(files.map(({ path }, index) => [path, index]))
   const rewrite = (entry: CheckedEntry) => {
-    const index = files.findIndex(({ path }) => path === entry.path)
-    return index === -1 ? undefined : { path: String(index) }
+    const index = indexes.get(entry.path)
+    return index === undefined ? undefined : { path: String(index) }
   }
   await stage.work(unpack, [temporary, ''], rewriteTar(tree.pack(files.map(({ path }) => path)), contextLimits, rewrite))
   const unpacked = new Set((await stage.work(unpackThose, [temporary, folder])).trim().split('\n').map(Number))
-  return matches.filter((match) => match.isFolder || !unpacked.has(files.indexOf(match)))
+  return matches.filter((match) => match.isFolder || !unpacked.has(indexes.get(match.path) ?? -1))
 }

@@ -38,3 +38,16 @@ describe('words of a Dockerfile', () => {
   })
 })
 // biome-ignore-end lint/suspicious/noTemplateCurlyInString: how Dockerfiles have them.
+
+describe('what would grow without end', () => {
+  it('is refused: values that double, and variables in one another', () => {
+    const values: Record<string, string> = { A0: 'x'.repeat(1000) }
+    const double = () => {
+      for (let step = 1; step < 30; step++) values[`A${step}`] = expandWord(`$A${step - 1}$A${step - 1}`, (name) => values[name], '\\')
+    }
+    expect(double).toThrow('more than 128 KiB')
+    const nested = (depth: number) => expandWord(`${'${a:-'.repeat(depth)}x${'}'.repeat(depth)}`, () => undefined, '\\')
+    expect(nested(10)).toBe('x')
+    expect(() => nested(100)).toThrow('deep in one another')
+  })
+})

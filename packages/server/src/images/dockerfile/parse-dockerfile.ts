@@ -38,7 +38,8 @@ export interface ParsedDockerfile {
   readonly stages: readonly ParsedStage[]
 }
 
-export const maxDockerfileBytes = 1024 * 1024
+/** Some of what is done with it takes time by the square of this. */
+export const maxDockerfileBytes = 128 * 1024
 
 /** What is wrong, with the line. */
 export function faultAt(line: number, words: string): MagsError {

@@ -1,5 +1,6 @@
 import { MagsError } from '@mags/protocol'
 import { Header, Parser, Pax, type ReadEntry } from 'tar'
+import { plainTar } from './plain-tar.ts'
 
 export interface TarLimits {
   readonly maxEntries: number
@@ -13,6 +14,11 @@ export interface Rewritten {
   readonly uid?: number | undefined
   readonly gid?: number | undefined
 }
+
+/** Headers, and zeros to the end of the last block. */
+const mostPerEntryBytes = 2048
+/** They are held in memory. */
+const mostNamesBytes = 64 * 1024 ** 2
 
 const kinds: Readonly<Record<string, 'file' | 'directory' | 'symlink' | 'link'>> = {
   File: 'file',
@@ -42,6 +48,7 @@ export async function readEntries(
 ): Promise<void> {
   let entries = 0
   let bytes = 0
+  let names = 0
   let fault: unknown
   const ended = Promise.withResolvers<void>()
   const parser = new Parser({
@@ -52,8 +59,10 @@ export async function readEntries(
         if (fault !== undefined) return void source.resume()
         entries++
         bytes += source.size
+        names += source.path.length + (source.linkpath?.length ?? 0)
         if (entries > limits.maxEntries) throw new MagsError('too_large', `the archive has more than ${limits.maxEntries.toLocaleString('en-US')} entries`)
         if (bytes > limits.maxBytes) throw new MagsError('too_large', `the files of the archive have more than ${Math.floor(limits.maxBytes / 1024 ** 2)} MiB`)
+        if (names > mostNamesBytes) throw new MagsError('too_large', `the names in the archive have more than ${mostNamesBytes / 1024 ** 2} MiB`)
         take(checkEntry(source), source)
       } catch (error) {
         fault = error
@@ -67,7 +76,7 @@ export async function readEntries(
   stopped?.addEventListener('abort', () => ended.reject(stopped.reason), { once: true })
   ended.promise.catch(() => undefined)
   try {
-    for await (const part of content) {
+    for await (const part of plainTar(content, limits.maxBytes + limits.maxEntries * mostPerEntryBytes)) {
       if (fault !== undefined) throw fault
       if (!parser.write(Buffer.from(part))) await Promise.race([new Promise((resolve) => parser.once('drain', resolve)), ended.promise])
     }

@@ -16,6 +16,8 @@ export interface InstructionContext {
   readonly treeOf: (from: string | undefined) => Promise<SourceTree>
 }
 
+const longestHeredoc = 1024 * 1024
+
 type Run = (stage: Stage, instruction: Instruction, context: InstructionContext) => Promise<void> | void
 
 /** Throws MagsError 'image_invalid' naming the line of an instruction that is not done. */
@@ -84,9 +86,14 @@ async function writeHeredoc(
 }
 
 function expandLines(content: string, lookup: (name: string) => string | undefined): string {
-  return content.replaceAll(/\\?\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))/g, (whole: string, braced?: string, plain?: string) =>
-    whole.startsWith('\\') ? whole.slice(1) : (lookup(braced ?? plain ?? '') ?? ''),
-  )
+  let added = 0
+  return content.replaceAll(/\\?\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))/g, (whole: string, braced?: string, plain?: string) => {
+    if (whole.startsWith('\\')) return whole.slice(1)
+    const value = lookup(braced ?? plain ?? '') ?? ''
+    added += value.length
+    if (added > longestHeredoc) throw new MagsError('image_invalid', `with its variables replaced a file has more than ${longestHeredoc / 1024} KiB`)
+    return value
+  })
 }
 
 function modeOf(text: string | undefined): number | undefined {
@@ -98,6 +105,7 @@ function modeOf(text: string | undefined): number | undefined {
 const env: Run = (stage, instruction, { escapeSign }) => {
   // All are read before one is set: those of an instruction do not see each other.
   for (const { name, value } of readEnv(instruction, escapeSign, (variable) => stage.lookup(variable))) stage.settings.environment[name] = value
+  stage.checkEnvironment()
 }
 
 const arg: Run = (stage, instruction, { escapeSign, globals, buildArgs }) => {
@@ -105,6 +113,7 @@ const arg: Run = (stage, instruction, { escapeSign, globals, buildArgs }) => {
     const chosen = buildArgs[name] ?? value ?? globals[name]
     if (chosen !== undefined) stage.settings.args[name] = chosen
   }
+  stage.checkEnvironment()
 }
 
 const workdir: Run = async (stage, instruction, { escapeSign }) => {

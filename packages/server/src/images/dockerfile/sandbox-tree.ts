@@ -1,7 +1,7 @@
 import { posix } from 'node:path'
 import { MagsError, type RunningSandbox } from '@mags/protocol'
 import { execOutput } from './exec-output.ts'
-import { isPattern, matchesName } from './match-path.ts'
+import { isPattern, nameMatcher } from './match-path.ts'
 import type { SourceMatch, SourceTree } from './source-tree.ts'
 
 const maxListed = 10_000
@@ -36,7 +36,8 @@ export class SandboxTree implements SourceTree {
   async #matchIn(folder: string, pattern: string): Promise<string[]> {
     const { entries, truncated } = await this.#sandbox.files.list(folder, maxListed).catch(absent({ entries: [], truncated: false }))
     if (truncated) throw new MagsError('image_invalid', `${folder} has more than ${maxListed} names, too many for a pattern`)
-    return entries.filter(({ name }) => matchesName(pattern, name)).map(({ name }) => posix.join(folder, name))
+    const matches = nameMatcher(pattern)
+    return entries.filter(({ name }) => matches(name)).map(({ name }) => posix.join(folder, name))
   }
 
   async #describe(path: string): Promise<SourceMatch | undefined> {

@@ -27,6 +27,9 @@ export const noSettings = (): StageSettings => ({
 /** What programs of a sandbox have when nothing else was said. */
 const sandboxPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
+/** Half of what execve(2) takes with its arguments. */
+const longestEnvironment = 1024 * 1024
+
 /** One stage of a build: a sandbox, and what was set so far. */
 export class Stage {
   readonly sandbox: RunningSandbox
@@ -49,6 +52,14 @@ export class Stage {
     if (Object.hasOwn(environment, name)) return environment[name]
     if (Object.hasOwn(args, name)) return args[name]
     return name === 'PATH' ? sandboxPath : undefined
+  }
+
+  /** Throws MagsError 'image_invalid' for one that no program could be started with. */
+  checkEnvironment(): void {
+    const { environment, args } = this.settings
+    let length = 0
+    for (const settings of [environment, args]) for (const [name, value] of Object.entries(settings)) length += name.length + value.length + 2
+    if (length > longestEnvironment) throw new MagsError('image_invalid', `ENV and ARG have more than ${longestEnvironment / 1024} KiB together`)
   }
 
   resolve(path: string): string {
