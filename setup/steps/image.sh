@@ -97,9 +97,6 @@ if [ "${MAGS_REFRESH:-}" != 1 ]; then
 fi
 
 mkdir -m 755 "$work/image"
-# What programs put aside goes with the rest when this is killed.
-mkdir -m 1777 "$work/tmp"
-export TMPDIR="$work/tmp"
 # In a mount namespace of its own: whatever ends it, no mount is left behind.
 # Without our open files (the locks): mmdebstrap writes `>&N` into shell commands, and a shell only knows N up to 9.
 unshare --mount --propagation private -- "$recipe/build" "$work/image" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
