@@ -68,17 +68,17 @@ run_tests() {
   run_stage 'types (tsc -b)' node node_modules/typescript/bin/tsc -b
   run_stage 'types of tests and benchmarks (tsc)' node node_modules/typescript/bin/tsc -p tsconfig.check.json
   run_stage 'native programs (make -C native test)' make -C native test
-  run_stage 'fuzzing of their readers, bounded (make -C native fuzz-run)' make -C native fuzz-run FUZZ_SECONDS=10
-  # The hosts most people have: Debian's 6.1 kernel with the unified control groups, in a guest. Then what needs no sandbox.
+  # The hosts most people have: Debian's 6.1 kernel with the unified control groups, in a guest. Then what needs no sandbox, and the fuzzing of the native readers.
   # shellcheck disable=SC2016,SC2086 # for the shell that is started; words
   start_aside "$MAGS_LOGS/aside.log" $own_mounts ${own_mounts:+"$without_v2" sh} sh -c '
     sh tests/compat/run.sh
-    compat=$?
+    failed=$?
     node node_modules/vitest/vitest.mjs run --project unit --reporter=default --reporter=json --outputFile.json="$1"
     echo $? > "$1.status"
-    exit $compat' sh "$unit_results"
+    make -C native fuzz-run FUZZ_SECONDS=10 || failed=1
+    exit $failed' sh "$unit_results"
   run_vitest 'with real sandboxes (vitest run --project system)' "$results" --project system
-  end_aside 'containers on Linux 6.1 with cgroup v2, in a guest (npm run test:compat); then units (vitest run --project unit); beside the others'
+  end_aside 'beside the others: containers on Linux 6.1 with cgroup v2, in a guest (npm run test:compat); units (vitest run --project unit); fuzzing, bounded (make -C native fuzz-run)'
   trap - INT TERM HUP
   node setup/count-tests.mjs "$failed_stages" "$results:$vitest_status" "$unit_results:$(cat "$unit_results.status" 2>/dev/null || echo none)"
   exit

@@ -79,5 +79,6 @@ until (-e "/root/halt") {
 }
 put("/root/halted", "done");
 PERL
-setsid perl /root/churn.pl > /dev/null 2>&1 < /dev/null &`
+setsid perl /root/churn.pl > /dev/null 2>&1 < /dev/null &
+until [ -e /root/arena/log ]; do sleep 0.1; done`
 export const endChurn = 'touch /root/halt; for i in $(seq 600); do [ -e /root/halted ] && break; sleep 0.1; done; cat /root/halted'
