@@ -70,3 +70,6 @@ function wordsFor(exit: ScriptExit): string {
       return 'how the script ended is not known'
   }
 }
+
+/** For what comes too late to begin. */
+export const jobIsEnding = () => new MagsError('job_not_running', 'the job is ending')

@@ -4,7 +4,7 @@ import { timestamp } from '../state/timestamp.ts'
 import { JobWorkspace } from '../workspaces/job-workspace.ts'
 import { wordsOf } from '../workspaces/save-left.ts'
 import { type Job, type JobHead, type JobTimings, sandboxSpecOf } from './job.ts'
-import { deadlineOf, type Ending, failed, judge, mayWorkAgain, type Verdict } from './job-outcome.ts'
+import { deadlineOf, type Ending, failed, jobIsEnding, judge, mayWorkAgain, type Verdict } from './job-outcome.ts'
 import type { JobRunDeps } from './job-run-deps.ts'
 import { JobSandbox } from './job-sandbox.ts'
 import { JobScript } from './job-script.ts'
@@ -185,7 +185,7 @@ export class JobRun {
     })
     if (stored) return lease
     await lease.release()
-    throw this.#isEnding ? ended() : new MagsError('internal', 'the job is not pending any more; another server may use the same database')
+    throw this.#isEnding ? jobIsEnding() : new MagsError('internal', 'the job is not pending any more; another server may use the same database')
   }
 
   /** Runs the script in the sandbox taken. Settles when the script has ended. */
@@ -204,9 +204,9 @@ export class JobRun {
     let script: ScriptSpec
     let running: RunningSandbox
     try {
-      if (this.#ending) throw ended()
+      if (this.#ending) throw jobIsEnding()
       script = await scriptOf(job, this.#deps.files)
-      if (this.#ending) throw ended()
+      if (this.#ending) throw jobIsEnding()
     } catch (error) {
       await this.#giveBack(lease)
       throw error
@@ -218,7 +218,7 @@ export class JobRun {
       throw error
     }
     this.#sandbox.begin(running)
-    if (this.#detached) throw ended()
+    if (this.#detached) throw jobIsEnding()
     this.#sandbox.watch({ hasRules: job.egress !== null, isOver: this.#finishing !== undefined })
     this.#start.attached()
     this.uses.begin()
@@ -397,5 +397,3 @@ export class JobRun {
     this.#deps.logger.warn({ err: error, requestId: this.requestId }, words)
   }
 }
-
-const ended = () => new MagsError('job_not_running', 'the job is ending')

@@ -8,6 +8,7 @@ import {
   microvmDefaults,
 } from '@mags/protocol'
 import { readSshPublicKey } from '../access/ssh-public-key.ts'
+import { checkIpLease } from '../ip-leases/check-ip-lease.ts'
 import { checkIsolation } from '../jobs/check-available.ts'
 
 /** What a microVM is made of, by what was asked for and what this server has. */
@@ -41,8 +42,7 @@ export async function checkMicrovm(host: HostApi, asked: CreateMicrovmRequest): 
     const needed = Math.ceil((image.sizeBytes / gibibyte) * 10) / 10
     throw new MagsError('out_of_range', `disk: ${diskGb} GB is less than image ${image.name} needs (${needed} GB)`)
   }
-  if (asked.ip_lease && capabilities.addressPrefixes.length === 0)
-    throw new MagsError('not_available', 'ip_lease: this server has no addresses to give; its operator names prefixes with MAGS_IP_PREFIXES')
+  if (asked.ip_lease) checkIpLease(capabilities)
   const init = isolation === 'vm' && image.init !== undefined
   return { cpu, memoryMb, diskGb, image, isolation, init, authorizedKeys, warnings: init ? [] : [whyNoInit(isolation, image)] }
 }

@@ -116,7 +116,7 @@ describe.each(databaseKinds)('microVMs on %s', (kind) => {
           /^image: "ubuntu-22.04" is not an image of this server; it has debian-12, alpine, large\. .*'mags image build ubuntu-22.04'.*'mags image import'/,
         ],
         [{ isolation: 'jail' }, 400, 'isolation: must be one of auto, vm, container'],
-        [{ ip_lease: true }, 400, /^ip_lease: this server has no addresses to give.*MAGS_IP_PREFIXES/],
+        [{ ip_lease: true }, 400, /^ip_lease: this server has no addresses to lease.*MAGS_IP_PREFIXES/],
         [{ port: 0 }, 400, 'port: must be a whole number from 1 to 65,535'],
         [{ ssh_public_keys: publicKey }, 400, 'ssh_public_keys: must be a list of public keys'],
         [{ ssh_public_keys: [publicKey, 'ssh-rsa AAAA'] }, 400, 'ssh_public_keys.1: is not a whole ssh-rsa key'],

@@ -66,12 +66,13 @@ class Build implements AsyncDisposable {
   }
 
   async run(): Promise<ImageInfo> {
-    const { order, parsed } = { order: this.#order, parsed: this.#parsed }
-    const needed = neededStages(parsed.stages, (text) => this.#expandGlobal(text, 0))
+    const order = this.#order
+    const { stages } = this.#parsed
+    const needed = neededStages(stages, (text) => this.#expandGlobal(text, 0))
     if (needed.size > mostSandboxes) throw new MagsError('image_invalid', `the last stage needs ${needed.size} stages; at most ${mostSandboxes} are done here`)
     // Before anything is run: a build should not fail after an hour for what could be seen at once.
-    for (const [index, stage] of parsed.stages.entries()) if (needed.has(index)) for (const instruction of stage.instructions) checkInstruction(instruction)
-    for (const [index, stage] of parsed.stages.entries()) {
+    for (const [index, stage] of stages.entries()) if (needed.has(index)) for (const instruction of stage.instructions) checkInstruction(instruction)
+    for (const [index, stage] of stages.entries()) {
       if (!needed.has(index)) this.#stages.push(undefined)
       else this.#stages.push(await this.#runStage(stage, index))
     }
