@@ -86,7 +86,7 @@ async function conclude({ status, results }: { status: number; results: Buffer }
   try {
     const file = join(dir, 'results.json')
     if (results.length > 0) await writeFile(file, results)
-    const counting: ChildProcess = spawn(process.execPath, [join(rootDir, 'setup/count-tests.mjs'), file, `${status}`, '0'], { stdio: 'inherit' })
+    const counting: ChildProcess = spawn(process.execPath, [join(rootDir, 'setup/count-tests.mjs'), '0', `${file}:${status}`], { stdio: 'inherit' })
     const [code] = await once(counting, 'exit')
     return Number(code ?? 1)
   } finally {
