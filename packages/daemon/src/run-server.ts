@@ -72,6 +72,7 @@ async function serve(config: ServerConfig) {
       host: config.gateway.ssh.publicHost,
       portFirst: config.gateway.ssh.portFirst,
       portFailure: async (port) => await gateway?.sshPortFailure(port),
+      portIsFree: async (port) => (await gateway?.sshPortIsFree(port)) ?? true,
     },
   })
   undo.defer(() => server.close())

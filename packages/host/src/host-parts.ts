@@ -4,6 +4,7 @@ import type { Egress } from './egress/egress.ts'
 import type { ImageCatalogue } from './images/image-catalogue.ts'
 import type { ImageUses } from './images/image-uses.ts'
 import type { MachineImages } from './images/machine-images.ts'
+import type { Turn } from './pool/waiting-line.ts'
 import type { WarmPool } from './pool/warm-pool.ts'
 import type { OpenWorkspace } from './workspaces/local/open-workspace.ts'
 import type { PreparedRoot } from './workspaces/local/prepare-root.ts'
@@ -63,7 +64,7 @@ export interface Taken {
 export interface Take {
   readonly shape: SandboxShape
   readonly prepared: PreparedRoot | undefined
-  readonly share: string | undefined
+  readonly turn: Turn
   readonly abort: AbortSignal | undefined
 }
 

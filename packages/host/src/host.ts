@@ -90,8 +90,8 @@ export class Host implements HostApi {
     const wall = this.#wall(spec.isolation)
     const wantsRoot = spec.workspace !== undefined || spec.base !== undefined
     const { taken, prepared } = wantsRoot
-      ? await this.#takeWithRoot(wall, { shape, share: spec.share, abort }, () => this.#prepare(wall, spec, onProgress, abort))
-      : { taken: await wall.pool.take(shape, abort, spec.share), prepared: undefined }
+      ? await this.#takeWithRoot(wall, { shape, turn: spec, abort }, () => this.#prepare(wall, spec, onProgress, abort))
+      : { taken: await wall.pool.take(shape, abort, spec), prepared: undefined }
     return await this.#lease(taken, { spec, shape, prepared, begin })
   }
 
@@ -175,8 +175,8 @@ export class Host implements HostApi {
   }
 
   /** The root first: a taken sandbox has the pool make another, which would fight for the processor with what is still to be done here. */
-  #takeFor({ driver, pool }: OpenWall, { shape, prepared, share, abort }: Take): Promise<TakenSandbox> {
-    return driver.rootAt === 'create' && prepared !== undefined ? pool.takeNew(shape, prepared.root, abort) : pool.take(shape, abort, share)
+  #takeFor({ driver, pool }: OpenWall, { shape, prepared, turn, abort }: Take): Promise<TakenSandbox> {
+    return driver.rootAt === 'create' && prepared !== undefined ? pool.takeNew(shape, prepared.root, abort, turn) : pool.take(shape, abort, turn)
   }
 
   async #takeWithRoot(wall: OpenWall, take: Omit<Take, 'prepared'>, prepare: () => Promise<PreparedRoot>) {
@@ -248,7 +248,7 @@ export class Host implements HostApi {
       if (driver.fork === undefined) root = await this.#copyUpper(driver, source, root)
       const taken =
         driver.fork === undefined
-          ? await this.#takeFor(wall, { shape, prepared: root, share: spec.share, abort })
+          ? await this.#takeFor(wall, { shape, prepared: root, turn: spec, abort })
           : { sandbox: await driver.fork(source, root?.root.upperDisk), warm: false }
       if (withMemory) pool.adopt(taken.sandbox)
       this.#holdImage(taken.sandbox)

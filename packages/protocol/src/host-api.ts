@@ -23,6 +23,8 @@ export interface SandboxSpec {
   readonly diskGb: number
   /** Whose it is: when many wait for a sandbox, those with different ones are served in turn. */
   readonly share?: string
+  /** So many of the machines that there may be at once are left to others who may come; with few of them, fewer or none. Default 0. */
+  readonly leaveFree?: number
   /** Outlives the daemon when true (see `adopt`); otherwise freed by the next start. */
   readonly persistent: boolean
   /** Its root is read from and saved as this workspace. */

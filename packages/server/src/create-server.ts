@@ -97,8 +97,16 @@ export interface ServerDeps {
   readonly publicUrl: string
   /** Domain of the jobs' URLs, with scheme, such as `https://apps.example.org`; jobs have no `url` without it. A function when it is not known before the gateway listens. */
   readonly appsUrl?: string | (() => string | undefined)
-  /** What SSH clients connect to; jobs have no SSH without it. `portFirst`: the first of 10,000 ports that jobs get, default 40,000. `portFailure`: settles when a port is listened on, or with why it cannot be. */
-  readonly ssh?: { readonly host: string; readonly portFirst?: number; readonly portFailure?: (port: number) => Promise<string | undefined> }
+  /**
+   * What SSH clients connect to; jobs have no SSH without it. `portFirst`: the first of 10,000 ports that jobs get, default 40,000. `portFailure`: settles when a port is listened on, or with why it cannot be.
+   * `portIsFree`: whether no other program has it; absent, all are.
+   */
+  readonly ssh?: {
+    readonly host: string
+    readonly portFirst?: number
+    readonly portFailure?: (port: number) => Promise<string | undefined>
+    readonly portIsFree?: (port: number) => Promise<boolean>
+  }
   /** File with the key that seals private keys in the database; made when missing. Default `server.key` beside `logsDir`. */
   readonly secretKeyFile?: string
   /** Share of the machine's memory that programs could still have, 0 to 1; default from /proc/meminfo. */
@@ -168,13 +176,15 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
   const { appsUrl: givenUrl } = deps
   const appsUrl = typeof givenUrl === 'function' ? givenUrl : () => givenUrl
   const secretKey = await readSecretKey(deps.secretKeyFile ?? join(dirname(deps.logsDir), 'server.key'))
-  const access = new AccessStore({ database, commits, secretKey, clock, portFirst: deps.ssh?.portFirst ?? 40_000 })
+  const { portFirst = 40_000, portIsFree = async () => true } = deps.ssh ?? {}
+  const access = new AccessStore({ database, commits, secretKey, clock, portFirst, portIsFree })
   const live = new LiveJobs(access, logger)
   const dispatcher = new Dispatcher({
     ...runDeps,
     maxPendingJobs: limits.maxPendingJobs ?? 2000,
     maxPendingJobsPerAccount: limits.maxPendingJobsPerAccount ?? 0,
     maxRunningJobsPerAccount: limits.maxRunningJobsPerAccount ?? 0,
+    accounts: () => tokens.accounts,
     onTracked: (job, run) => live.add(job, run),
   })
   const aliasStore = new AliasStore(database, commits)
@@ -292,6 +302,7 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
     start: async () => {
       await workspaces.releaseStale()
       await access.purge()
+      await tokens.loadAccounts()
       await removeContexts(contextsDir)
       await imageTasks.recover()
       await purgeAddresses()

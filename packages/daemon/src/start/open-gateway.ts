@@ -16,6 +16,8 @@ export interface OpenGateway {
   readonly sshPort: number | undefined
   /** As `SshGateway.portFailure`. */
   sshPortFailure(port: number): Promise<string | undefined>
+  /** As `SshGateway.portIsFree`. */
+  sshPortIsFree(port: number): Promise<boolean>
   close(): Promise<void>
 }
 
@@ -33,7 +35,13 @@ export async function openGateway({ config, directory, dataDir, logger }: Gatewa
   )
   undo.defer(() => shell.close())
   const kept = undo.move()
-  return { httpPort: http.port, sshPort: shell.sharedPort, sshPortFailure: (port) => shell.portFailure(port), close: () => kept.disposeAsync() }
+  return {
+    httpPort: http.port,
+    sshPort: shell.sharedPort,
+    sshPortFailure: (port) => shell.portFailure(port),
+    sshPortIsFree: (port) => shell.portIsFree(port),
+    close: () => kept.disposeAsync(),
+  }
 }
 
 interface PortWish {

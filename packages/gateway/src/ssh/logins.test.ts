@@ -236,11 +236,14 @@ describe('ports', () => {
       world.directory.add('44444444', { name: 'taken', folder: world.folder, port, keys: [] })
       await expect.poll(() => world.gateway.portFailure(port), { timeout: 10_000 }).toContain('EADDRINUSE')
       expect(await world.gateway.portFailure(world.ports.webapp)).toBeUndefined()
+      expect([await world.gateway.portIsFree(port), await world.gateway.portIsFree(world.ports.webapp)]).toEqual([false, true])
       expect((await world.ssh([at, 'true'])).code).toBe(0)
     } finally {
       world.directory.remove('44444444')
-      taken.close()
+      await new Promise((resolve) => taken.close(resolve))
     }
+    expect(await world.gateway.portIsFree(port)).toBe(true)
+    expect(await world.gateway.portIsFree(port)).toBe(true)
   })
 })
 

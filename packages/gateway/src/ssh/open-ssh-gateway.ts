@@ -23,6 +23,8 @@ export interface SshGateway {
   readonly sharedPort?: number
   /** Why a job's port is not listened on although it should be (usually taken by another program); tried again every few seconds. */
   portFailure(port: number): Promise<string | undefined>
+  /** Whether a port that is no job's yet could be listened on. */
+  portIsFree(port: number): Promise<boolean>
   /** Ends every connection and waits for the programs on them to be let go. */
   close(): Promise<void>
 }
@@ -79,6 +81,7 @@ export async function openSshGateway(options: SshGatewayOptions): Promise<SshGat
   return {
     ...(sharedPort === undefined ? {} : { sharedPort }),
     portFailure: (port) => ports.failure(port),
+    portIsFree: (port) => ports.isFree(port),
     close: () => {
       closing ??= owned.disposeAsync()
       return closing

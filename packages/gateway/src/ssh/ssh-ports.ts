@@ -39,6 +39,18 @@ export class SshPorts {
     return listening?.failure
   }
 
+  /** Whether a port could be a job's: no other program listens on it. */
+  async isFree(port: number): Promise<boolean> {
+    if (this.#ports.has(port)) return (await this.failure(port)) === undefined
+    const probe = createServer()
+    const free = await new Promise<boolean>((resolve) => {
+      probe.once('error', () => resolve(false)).once('listening', () => resolve(true))
+      probe.listen({ port, host: this.#host })
+    })
+    if (free) await new Promise((resolve) => probe.close(resolve))
+    return free
+  }
+
   /** Settles when every wanted port is listened on or has failed once. */
   async settled(): Promise<void> {
     await Promise.all([...this.#ports.values()].map((listening) => listening.opened))

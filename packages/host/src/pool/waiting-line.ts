@@ -1,11 +1,19 @@
 import type { Sandbox, SandboxShape } from '../drivers/driver.ts'
 
+/** Whose turn it is, and what it leaves to others. */
+export interface Turn {
+  /** See `SandboxSpec.share`. */
+  readonly share?: string | undefined
+  /** See `SandboxSpec.leaveFree`. */
+  readonly leaveFree?: number | undefined
+}
+
 export interface Waiter {
   /** Of the shelf it can be served from. */
   readonly key: string
   readonly shape: SandboxShape
-  /** Whose it is; see `SandboxSpec.share`. */
   readonly share: string
+  readonly leaveFree: number
   readonly resolve: (sandbox: Sandbox) => void
 }
 
@@ -51,9 +59,9 @@ export class WaitingLine {
     return Array.from({ length: longest }, (_, round) => turns.flatMap((own) => own.slice(round, round + 1))).flat()
   }
 
-  /** Takes the one out whose turn it is, of those who can be served from this shelf. */
-  next(key: string): Waiter | undefined {
-    const waiter = this.inTurn().find((waiting) => waiting.key === key)
+  /** Takes the one out whose turn it is, of those who can be served from this shelf and may have it. */
+  next(key: string, mayHave: (waiter: Waiter) => boolean): Waiter | undefined {
+    const waiter = this.inTurn().find((waiting) => waiting.key === key && mayHave(waiting))
     if (waiter === undefined) return undefined
     this.remove(waiter)
     this.noteServed(waiter.share)

@@ -179,10 +179,10 @@ describe('WarmPool', () => {
     const driver = new FakeDriver()
     const { pool, clock } = makePool(driver, { minSize: 0, maxSize: 1 })
     pool.open()
-    const { sandbox } = await pool.take(small, undefined, 'crowd')
+    const { sandbox } = await pool.take(small, undefined, { share: 'crowd' })
     const order: string[] = []
     const next = (share: string, name: string) =>
-      pool.take(small, undefined, share).then(async (taken) => {
+      pool.take(small, undefined, { share }).then(async (taken) => {
         order.push(name)
         await taken.sandbox.destroy()
       })
@@ -191,6 +191,39 @@ describe('WarmPool', () => {
     for (const _ of takes) await clock.turn(30)
     await Promise.all(takes)
     expect(order).toEqual(['late 1', 'later', 'crowd 1', 'late 2', 'crowd 2', 'crowd 3'])
+  })
+
+  it('gives its last place only to who leaves none free, and the others theirs as soon as there is one', async () => {
+    const driver = new FakeDriver()
+    const { pool, clock } = makePool(driver, { minSize: 1, maxSize: 4 })
+    pool.open()
+    const modest = { share: 'crowd', leaveFree: 1 }
+    const first = await Promise.all([1, 2, 3].map(() => pool.take(small, undefined, modest)))
+    const order: string[] = []
+    const more = pool.take(small, undefined, modest).then(() => order.push('crowd'))
+    const ofItsOwn = pool.takeNew(small, { lowerDisks: [], upperDisk: '/none' }, undefined, modest).then(() => order.push('root of its own'))
+    await clock.turn(1000)
+    expect(pool.status()).toMatchObject({ idle: 1, busy: 3, waiting: 1 })
+    const other = await pool.take(small, undefined, { share: 'other' })
+    expect([other.warm, order]).toEqual([true, []])
+    await first[0]?.sandbox.destroy()
+    await clock.turn(1000)
+    // The place that is free now is the one that is kept.
+    expect([pool.status().busy, order]).toEqual([3, []])
+    await first[1]?.sandbox.destroy()
+    await clock.turn(1000)
+    expect(order).toHaveLength(1)
+    await first[2]?.sandbox.destroy()
+    await clock.turn(1000)
+    await Promise.all([more, ofItsOwn])
+    expect(pool.status()).toMatchObject({ busy: 3, waiting: 0 })
+  })
+
+  it.each([0, 1, 3])('leaves no place free where there are %i', async (maxSize) => {
+    const { pool } = makePool(new FakeDriver(), { minSize: 0, maxSize })
+    pool.open()
+    await Promise.all(Array.from({ length: maxSize || 5 }, () => pool.take(small, undefined, { leaveFree: 1 })))
+    expect(pool.status()).toMatchObject({ busy: maxSize || 5, waiting: 0 })
   })
 
   it('keeps shapes apart unless the driver folds them', async () => {

@@ -3,7 +3,7 @@ import type { Sandbox, SandboxDriver, SandboxRoot, SandboxShape } from '../drive
 import type { Headroom } from './headroom.ts'
 import { type PoolClock, systemClock } from './pool-clock.ts'
 import { keyOf, type Shelf } from './shelf.ts'
-import { type Waiter, WaitingLine } from './waiting-line.ts'
+import { type Turn, type Waiter, WaitingLine } from './waiting-line.ts'
 
 export interface WarmPoolOptions {
   /** What is kept ready without being asked. */
@@ -56,6 +56,8 @@ export class WarmPool {
   #defaultShape: SandboxShape
   #minSize = 0
   #creating = 0
+  /** Of those, the ones that somebody has already. */
+  #creatingRoots = 0
   #takes = 0
   #hits = 0
   #lastTake = Number.NEGATIVE_INFINITY
@@ -116,14 +118,14 @@ export class WarmPool {
   }
 
   /**
-   * Takes a sandbox for this shape; of those who wait, those with different shares get theirs in turn. Rejects with `abort.reason` when aborted while waiting, and with MagsError 'sandbox_failed' when none came in time.
+   * Takes a sandbox for this shape; of those who wait, those with different shares get theirs in turn. One that leaves places free waits while a pool with a cap has no more than those. Rejects with `abort.reason` when aborted while waiting, and with MagsError 'sandbox_failed' when none came in time.
    */
-  take(shape: SandboxShape, abort?: AbortSignal, share = ''): Promise<TakenSandbox> {
+  take(shape: SandboxShape, abort?: AbortSignal, { share = '', leaveFree = 0 }: Turn = {}): Promise<TakenSandbox> {
     abort?.throwIfAborted()
     this.#takes++
     this.#lastTake = this.#clock.now()
     const shelf = this.#shelf(this.#driver.warmShape(shape))
-    const warm = shelf.idle.pop()
+    const warm = this.#mayBeBusy(leaveFree) ? shelf.idle.pop() : undefined
     if (warm !== undefined) {
       this.#hits++
       this.#waiting.noteServed(share)
@@ -132,22 +134,23 @@ export class WarmPool {
       return Promise.resolve({ sandbox: warm.sandbox, warm: true })
     }
     shelf.target = Math.max(shelf.target, this.#minSize) + 1
-    return this.#wait(shelf.shape, abort, share).then((sandbox) => ({ sandbox, warm: false }))
+    return this.#wait(shelf.shape, abort, { share, leaveFree }).then((sandbox) => ({ sandbox, warm: false }))
   }
 
-  /** Makes one for a root of its own; waits while the pool is at its cap. Rejects as `take` does. */
-  async takeNew(shape: SandboxShape, root: SandboxRoot, abort?: AbortSignal): Promise<TakenSandbox> {
+  /** Makes one for a root of its own; waits while the pool is at its cap, or has no more places than it leaves free. Rejects as `take` does. */
+  async takeNew(shape: SandboxShape, root: SandboxRoot, abort?: AbortSignal, { leaveFree = 0 }: Turn = {}): Promise<TakenSandbox> {
     this.#takes++
-    while (!this.#hasRoom()) {
+    while (!this.#mayBeBusy(leaveFree) || !this.#hasRoom()) {
       const { promise, resolve, reject } = Promise.withResolvers<void>()
       const onAbort = () => reject(abort?.reason)
       abort?.addEventListener('abort', onAbort, { once: true })
       this.#roomWaiters.push(resolve)
-      this.#giveUpIdle()
+      if (this.#mayBeBusy(leaveFree)) this.#giveUpIdle()
       await promise.finally(() => abort?.removeEventListener('abort', onAbort))
     }
     abort?.throwIfAborted()
     this.#creating++
+    this.#creatingRoots++
     try {
       const sandbox = await this.#driver.create(shape, root)
       this.#markBusy(sandbox)
@@ -161,6 +164,7 @@ export class WarmPool {
       )
     } finally {
       this.#creating--
+      this.#creatingRoots--
       this.#announceRoom()
     }
   }
@@ -198,9 +202,9 @@ export class WarmPool {
     return shelf
   }
 
-  #wait(shape: SandboxShape, abort: AbortSignal | undefined, share: string): Promise<Sandbox> {
+  #wait(shape: SandboxShape, abort: AbortSignal | undefined, turn: Pick<Waiter, 'share' | 'leaveFree'>): Promise<Sandbox> {
     const { promise, resolve, reject } = Promise.withResolvers<Sandbox>()
-    const waiter: Waiter = { key: keyOf(shape), shape, share, resolve }
+    const waiter: Waiter = { key: keyOf(shape), shape, ...turn, resolve }
     this.#waiting.add(waiter)
     const leave = (error: unknown) => {
       this.#waiting.remove(waiter)
@@ -223,6 +227,12 @@ export class WarmPool {
 
   #hasRoom() {
     return this.#options.maxSize === 0 || this.#total() < this.#options.maxSize
+  }
+
+  /** Whether one more may be taken of which so many places are left. A small pool has none to leave. */
+  #mayBeBusy(leaveFree: number) {
+    const { maxSize } = this.#options
+    return maxSize === 0 || leaveFree === 0 || this.#busy.size + this.#creatingRoots < maxSize - Math.min(leaveFree, Math.floor(maxSize / 4))
   }
 
   #total() {
@@ -297,7 +307,7 @@ export class WarmPool {
       return undefined
     }
     const served = new Map<string, number>()
-    for (const waiter of this.#waiting.inTurn()) {
+    for (const waiter of this.#waiters()) {
       const shelf = this.#shelf(waiter.shape)
       const before = served.get(waiter.key) ?? 0
       if (before >= shelf.creating) return total === 0 || this.#options.headroom.forJob() ? shelf : undefined
@@ -310,9 +320,14 @@ export class WarmPool {
     return stocked < this.#minSize || this.#options.headroom.forStock() ? worst : undefined
   }
 
+  /** Those who may have one now, in turn. */
+  #waiters(): Waiter[] {
+    return this.#waiting.inTurn().filter(({ leaveFree }) => this.#mayBeBusy(leaveFree))
+  }
+
   /** At the cap, a waiter for one shape may need an idle sandbox of another to go. */
   #makeRoom() {
-    const [waiter] = this.#waiting.inTurn()
+    const [waiter] = this.#waiters()
     if (waiter === undefined) return
     const victim = [...this.#shelves.entries()].find(([key, shelf]) => key !== waiter.key && shelf.idle.length > 0)?.[1].idle.shift()
     victim?.sandbox.destroy().finally(() => this.#refill())
@@ -341,7 +356,7 @@ export class WarmPool {
 
   #place(shelf: Shelf, sandbox: Sandbox) {
     const key = keyOf(shelf.shape)
-    const waiter = this.#waiting.next(key)
+    const waiter = this.#waiting.next(key, ({ leaveFree }) => this.#mayBeBusy(leaveFree))
     if (waiter !== undefined) {
       this.#markBusy(sandbox)
       waiter.resolve(sandbox)

@@ -35,6 +35,8 @@ export interface AccessStoreDeps {
   readonly clock: () => number
   /** The first of the ports that are handed out. */
   readonly portFirst: number
+  /** Whether no other program of the machine has it. */
+  readonly portIsFree: (port: number) => Promise<boolean>
 }
 
 export const noAccess: Access = { visibility: 'public', sshPort: null, sshPublicKey: null, authorizedKeys: [] }
@@ -108,15 +110,11 @@ export class AccessStore {
 
   /** An owner that has no port gets one and these keys, in a transaction of the caller; the port. Rejects with MagsError('no_capacity') when all ports are taken. */
   async giveSsh(transaction: Transaction<Tables>, owner: string, keys: SshKeys): Promise<number> {
-    const { secretKey, clock, portFirst } = this.#deps
+    const { secretKey, clock } = this.#deps
     const rows = await transaction.selectFrom('access').select(['owner', 'ssh_port']).where('ssh_port', 'is not', null).orderBy('ssh_port').execute()
     const known = rows.find((row) => row.owner === owner)?.ssh_port
     if (known != null) return known
-    const taken = new Set(rows.map((row) => row.ssh_port))
-    let port = portFirst
-    while (taken.has(port)) port++
-    if (port >= portFirst + portCount)
-      throw new MagsError('no_capacity', `all ${portCount.toLocaleString('en-US')} SSH ports are taken; stop a job or delete a workspace that has one`)
+    const port = await this.#freePort(new Set(rows.map((row) => row.ssh_port)))
     const columns =
       'made' in keys
         ? { ssh_public_key: withoutComment(keys.made.publicKey), ssh_private_key: secretKey.seal(keys.made.privateKey, owner) }
@@ -156,6 +154,13 @@ export class AccessStore {
       await transaction.deleteFrom('access').where(unfinished).execute()
       await transaction.deleteFrom('access').where(removed).execute()
     })
+  }
+
+  /** The first that nobody was given and no other program listens on. */
+  async #freePort(given: ReadonlySet<number | null>): Promise<number> {
+    const { portFirst, portIsFree } = this.#deps
+    for (let port = portFirst; port < portFirst + portCount; port++) if (!given.has(port) && (await portIsFree(port))) return port
+    throw new MagsError('no_capacity', `all ${portCount.toLocaleString('en-US')} SSH ports are taken; stop a job or delete a workspace that has one`)
   }
 
   async #readSsh(owner: string): Promise<SshAccess | undefined> {

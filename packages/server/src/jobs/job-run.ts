@@ -163,7 +163,8 @@ export class JobRun {
   /** Takes a sandbox and stores that; undefined when the job ended instead. */
   async take(job: Job): Promise<SandboxLease | undefined> {
     try {
-      return await this.takeFrom(job, (spec, abort) => this.#deps.host.acquire(spec, abort, tellProgress(this.log)))
+      const leaveFree = this.#deps.leaveFree?.(this.accountId) ?? 0
+      return await this.takeFrom(job, (spec, abort) => this.#deps.host.acquire({ ...spec, leaveFree }, abort, tellProgress(this.log)))
     } catch (error) {
       await this.#failBy(error)
       this.#workspace?.leave()

@@ -38,6 +38,9 @@ const makeWorkspace = (workspaceId: string, holderRequestId: string | null): Wor
   holderRequestId,
 })
 
+/** Another program listens on it. */
+const portOfAnother = 40_002
+
 describe.each(databaseKinds)('sleep and access on %s', (kind) => {
   describe.skipIf(lacksDatabase(kind))('stores', () => {
     const newDatabase = useTestDatabases(kind)
@@ -47,7 +50,14 @@ describe.each(databaseKinds)('sleep and access on %s', (kind) => {
       const commits = new GroupCommit(db, database.kind)
       const store = new JobStore(db, commits)
       const workspaces = new WorkspaceStore(db, commits)
-      const access = new AccessStore({ database: db, commits, secretKey: new SecretKey(Buffer.alloc(32)), clock: () => 0, portFirst: 40_000 })
+      const access = new AccessStore({
+        database: db,
+        commits,
+        secretKey: new SecretKey(Buffer.alloc(32)),
+        clock: () => 0,
+        portFirst: 40_000,
+        portIsFree: async (port) => port !== portOfAnother,
+      })
       const insert = (job: Job) => commits.write((transaction) => store.insert(transaction, job))
       const insertWorkspace = (workspace: Workspace) => commits.write((transaction) => workspaces.insert(transaction, workspace))
       return {
@@ -165,7 +175,7 @@ describe.each(databaseKinds)('sleep and access on %s', (kind) => {
           .slice(0, 4)
           .map(({ port }) => port)
           .sort(),
-      ).toEqual([40_000, 40_001, 40_002, 40_003])
+      ).toEqual([40_000, 40_001, 40_003, 40_004])
       const [first = ''] = owners
       await state.access.setVisibility(live, 'token')
       expect(await state.access.find(first)).toEqual({ visibility: 'token', sshPort: made[0]?.port, sshPublicKey: made[0]?.publicKey, authorizedKeys: [] })

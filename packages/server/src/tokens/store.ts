@@ -28,6 +28,12 @@ export class TokenStore {
     return row && { id: row.id, accountId: row.account_id }
   }
 
+  /** All that have a token. */
+  async accounts(): Promise<string[]> {
+    const rows = await this.#database.selectFrom('tokens').select('account_id').distinct().execute()
+    return rows.map((row) => row.account_id)
+  }
+
   async touch(id: string, usedAt: string): Promise<void> {
     await this.#database.updateTable('tokens').set({ last_used_at: usedAt }).where('id', '=', id).execute()
   }

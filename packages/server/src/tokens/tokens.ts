@@ -32,11 +32,21 @@ export class Tokens {
   readonly #clock: () => number
   readonly #logger: Logger
   readonly #known = new Map<string, Known>()
+  readonly #accounts = new Set<string>()
 
   constructor(deps: { store: TokenStore; clock: () => number; logger: Logger }) {
     this.#store = deps.store
     this.#clock = deps.clock
     this.#logger = deps.logger
+  }
+
+  /** The accounts that have a token, as far as they were seen: all once `loadAccounts` has settled, but for those that another process makes and nobody has used. */
+  get accounts(): ReadonlySet<string> {
+    return this.#accounts
+  }
+
+  async loadAccounts(): Promise<void> {
+    for (const account of await this.#store.accounts()) this.#accounts.add(account)
   }
 
   /** Makes a token; the returned secret is stored nowhere. */
@@ -50,6 +60,7 @@ export class Tokens {
       prefix: secret.slice(0, secretPrefix.length + 6),
       createdAt: timestamp(this.#clock()),
     })
+    this.#accounts.add(accountId)
     return secret
   }
 
@@ -65,6 +76,7 @@ export class Tokens {
       known = { tokenId: found.id, accountId: found.accountId, verifiedAtMs: now, touchedAtMs: known?.touchedAtMs ?? Number.NEGATIVE_INFINITY }
       if (this.#known.size >= knownLimit) this.#known.delete(this.#known.keys().next().value ?? '')
       this.#known.set(hash, known)
+      this.#accounts.add(found.accountId)
     }
     if (now - known.touchedAtMs > touchEveryMs) {
       known.touchedAtMs = now
