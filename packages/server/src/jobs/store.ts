@@ -261,19 +261,19 @@ export class JobStore {
     return row && toJob(row)
   }
 
-  /** By request id; else by the name of a Mags job or by workspace, the newest that is not over first, else the newest. What only waits for a workspace comes after what has it. */
+  /**
+   * By request id; else by the name of a Mags job or by workspace, else by name or id of a microVM. Of several the newest that is not over, else the newest; what only waits for a workspace comes after what has it.
+   */
   async find(accountId: string, id: string): Promise<Job | undefined> {
     const byId = await this.get(id)
     if (byId) return byId.accountId === accountId ? byId : undefined
-    const row = await this.#database
-      .selectFrom('jobs')
-      .selectAll()
-      .where('account_id', '=', accountId)
-      .where(({ eb, and, or }) => or([and([eb('name', '=', id), eb('kind', '=', 'mags')]), eb('workspace_id', '=', id)]))
-      .orderBy(rank)
-      .orderBy('seq', 'desc')
-      .limit(1)
-      .executeTakeFirst()
+    const ofAccount = this.#database.selectFrom('jobs').selectAll().where('account_id', '=', accountId).orderBy(rank).orderBy('seq', 'desc').limit(1)
+    const row =
+      (await ofAccount.where(({ eb, and, or }) => or([and([eb('name', '=', id), eb('kind', '=', 'mags')]), eb('workspace_id', '=', id)])).executeTakeFirst()) ??
+      (await ofAccount
+        .where('kind', '=', 'microvm')
+        .where(({ eb, or }) => or([eb('name', '=', id), eb('definition_id', '=', id)]))
+        .executeTakeFirst())
     return row && toJob(row)
   }
 

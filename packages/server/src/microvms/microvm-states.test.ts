@@ -53,6 +53,18 @@ describe.each(databaseKinds)('microVMs over time on %s', (kind) => {
       expect(await vms.get()).toMatchObject({ status: 'stopped' })
     })
 
+    it('is what the routes for jobs know by its name and its id, unless a job has that name', async () => {
+      await using world = newWorld()
+      const vms = await world.start()
+      const { id, name, request_id } = await vms.running()
+      expect(await vms.mags.status(name)).toMatchObject({ request_id })
+      expect(await vms.mags.status(id)).toMatchObject({ request_id })
+      expect((await vms.mags.call('POST', `/mags-jobs/${name}/access`, { port: 80 })).status).toBe(200)
+      const ofJob = await vms.mags.submit({ script: 'exit 0', name })
+      expect(await vms.mags.status(name)).toMatchObject({ request_id: ofJob })
+      expect(await vms.mags.status(id)).toMatchObject({ request_id })
+    })
+
     it('goes on with the version of its image, its port, its rules and its grown disk', async () => {
       await using world = newWorld()
       const vms = await world.start()
