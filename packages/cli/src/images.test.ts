@@ -67,6 +67,10 @@ function answer({ method, path, query, body }: SeenRequest, response: ServerResp
     else sendJson(response, 200, { name, default: false, versions: [version], named_by: { jobs: ['j'], crons: ['nightly'] } })
     return true
   }
+  if (noun === 'image-cache' && method === 'DELETE') {
+    sendJson(response, 200, { success: true, message: 'Cache emptied', freed_bytes: 12_000_000 })
+    return true
+  }
   if (noun !== 'image-tasks') return false
   if (method === 'DELETE') {
     ends = { ...task, status: 'failed', digest: null, error: 'cancelled' }
@@ -143,6 +147,7 @@ describe('mags image', () => {
     expect(server.seen('DELETE', /^\/images\/app$/)[0]?.query.get('digest')).toBe(digest)
     expect(await mags('image', 'rm', 'used', '-y')).toEqual({ code: 1, stdout: '', stderr: 'mags: image used is in use by workspace proj\n' })
     expect(await mags('image', 'default', 'app')).toEqual({ code: 0, stdout: 'app is the default\n', stderr: '' })
+    expect(await mags('image', 'prune')).toEqual({ code: 0, stdout: 'Cache emptied: 12.0 MB\n', stderr: '' })
   })
 })
 
@@ -161,12 +166,14 @@ describe('mags image build', () => {
     await mags('image', 'build', folder, '-f', join(folder, 'Other'), '-n', 'y')
     await mags('image', 'build', 'ubuntu-22.04', '-n', 'jammy')
     await mags('image', 'build', 'alpine')
+    await mags('image', 'build', folder, '--no-cache')
     const requests = server.seen('POST', /^\/images$/)
     expect(requests.map(({ query, body }) => ({ ...Object.fromEntries(query), ...body }))).toEqual([
       { name: 'x', dockerfile: 'Other' },
       { name: 'y', dockerfile: 'Other' },
       { name: 'jammy', recipe: 'ubuntu-22.04' },
       { name: 'alpine', recipe: 'alpine' },
+      { name: 'app', dockerfile: 'Dockerfile', no_cache: 'true' },
     ])
   })
 
@@ -195,6 +202,7 @@ describe('mags image build', () => {
     for (const [args, words] of [
       [['build', './nope'], 'There is no ./nope'],
       [['build', 'recipe', '--file', 'x'], 'There is no recipe'],
+      [['build', 'recipe', '--no-cache'], '--no-cache goes with a Dockerfile'],
       [['build', folder, '--file', '/etc/hostname'], 'is not in'],
       [['build', folder, '--file', 'Dockerfile'], `a path as seen from here: ${join(folder, 'Dockerfile')}`],
       [['build', join(folder, 'Dockerfile'), '--file', 'x'], '--file goes with a folder'],

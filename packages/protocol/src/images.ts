@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { queryInteger, text } from './fields.ts'
+import { oneLine, queryFlag, queryInteger, text } from './fields.ts'
 
 /** Wire shapes of images (snake_case). */
 
@@ -97,7 +97,7 @@ export type CreateImageRequest = z.output<typeof createImageRequest>
 /** Of a body that is an archive, or with `dockerfile` what a Dockerfile copies from. */
 export const sendImageQuery = z.strictObject({
   name: imageName().optional(),
-  reference: text(255).optional().describe('The name of the file that is sent.'),
+  reference: oneLine(255).optional().describe('The name of the file that is sent.'),
   dockerfile: text(4095).optional().describe('Builds this file of the archive that is sent.'),
   build_args: text(64 * 1024)
     .transform((value, context): Record<string, string> => {
@@ -108,8 +108,17 @@ export const sendImageQuery = z.strictObject({
     .optional()
     .meta({ type: 'string' })
     .describe('JSON object: values of ARG.'),
+  no_cache: queryFlag().optional().describe('Runs every step of the Dockerfile, also those that were run before.'),
 })
 export type SendImageQuery = z.output<typeof sendImageQuery>
+
+/** Of `DELETE /image-cache`. */
+export const pruneBuildCacheAnswer = z.object({
+  success: z.boolean(),
+  message: z.string(),
+  freed_bytes: z.number().describe('Size of what was taken away; what others share of it stays.'),
+})
+export type PruneBuildCacheAnswer = z.output<typeof pruneBuildCacheAnswer>
 
 export const imageTaskStartedAnswer = z.object({ task_id: z.string(), status: z.literal('running') })
 export type ImageTaskStartedAnswer = z.output<typeof imageTaskStartedAnswer>

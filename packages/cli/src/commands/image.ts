@@ -20,11 +20,13 @@ interface BuildFlags {
   readonly name?: string
   readonly file?: string
   readonly buildArg?: Readonly<Record<string, string>>
+  /** False with --no-cache. */
+  readonly cache: boolean
 }
 
 export const imageCommand: CommandDefinition = (cli, done) => {
   const command = new Command('image').summary('list, build, import and delete images').description('Images: what sandboxes begin with.')
-  for (const define of [list, inspect, build, importImage, makeDefault, remove]) command.addCommand(define(cli, done))
+  for (const define of [list, inspect, build, importImage, makeDefault, remove, prune]) command.addCommand(define(cli, done))
   return command
 }
 
@@ -70,6 +72,16 @@ function remove(cli: Cli, done: Done): Command {
     })
 }
 
+function prune(cli: Cli, done: Done): Command {
+  return jsonToo(new Command('prune').summary('forget what builds kept of their steps'))
+    .description('Empties the cache of builds from Dockerfiles. Images stay as they are; the next build runs every step.')
+    .action(async () => {
+      const { first: answer } = await openSession(cli, (mags) => mags.images.pruneCache({ signal: cli.interrupts.requested }))
+      await show(cli, answer, () => `${answer.message}: ${formatBytes(answer.freed_bytes)}\n`)
+      done(0)
+    })
+}
+
 function build(cli: Cli, done: Done): Command {
   return jsonToo(new Command('build').summary('build an image from a recipe or a Dockerfile'))
     .description(
@@ -79,11 +91,13 @@ function build(cli: Cli, done: Done): Command {
     .option('-n, --name <name>', 'what it is called; default the recipe, or the folder')
     .option('-f, --file <path>', 'another Dockerfile of the folder; a path as seen from here')
     .option('--build-arg <NAME=VALUE>', 'value of an ARG, repeatable; NAME alone passes yours on', environmentEntry(cli.env))
+    .option('--no-cache', 'run every step of the Dockerfile, also those that were run before')
     .action(async (what: string, flags: BuildFlags) => {
       const source = findBuildSource(what, flags.file)
       if (source.kind === 'recipe' && flags.buildArg) throw usageError('--build-arg goes with a Dockerfile.')
+      if (source.kind === 'recipe' && !flags.cache) throw usageError('--no-cache goes with a Dockerfile.')
       const name = defaultName(source.kind === 'recipe' ? source.recipe : source.folder === '.' ? process.cwd() : source.folder, flags.name)
-      await make(cli, done, (mags, progress) => startBuild(cli, mags, { source, name, buildArgs: flags.buildArg }, progress))
+      await make(cli, done, (mags, progress) => startBuild(cli, mags, { source, name, buildArgs: flags.buildArg, noCache: !flags.cache }, progress))
     })
 }
 
@@ -116,7 +130,7 @@ async function make(cli: Cli, done: Done, start: (mags: Mags, progress: Progress
 async function startBuild(
   cli: Cli,
   mags: Mags,
-  { source, name, buildArgs }: { source: BuildSource; name: string; buildArgs: Readonly<Record<string, string>> | undefined },
+  { source, name, buildArgs, noCache }: { source: BuildSource; name: string; buildArgs: Readonly<Record<string, string>> | undefined; noCache: boolean },
   progress: Progress,
 ): Promise<ImageTaskStartedWire> {
   const signal = cli.interrupts.requested
@@ -126,7 +140,7 @@ async function startBuild(
   const context = counted(packFolder(source.folder, { ignore, onSkip: (path) => skipped.push(path) }), (bytes) =>
     progress.update(() => `sending: ${formatBytes(bytes)}`),
   )
-  const started = await mags.images.build({ name, context, dockerfile: source.dockerfile, buildArgs, signal })
+  const started = await mags.images.build({ name, context, dockerfile: source.dockerfile, buildArgs, noCache, signal })
   if (skipped.length > 0)
     await cli.output.note(`not sent, for they are neither files, folders nor links: ${skipped.slice(0, 5).join(', ')}${skipped.length > 5 ? ' …' : ''}`)
   return started

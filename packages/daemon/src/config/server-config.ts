@@ -37,6 +37,8 @@ export interface ServerConfig {
   readonly defaults: { readonly image: string; readonly vcpus: number; readonly memoryMb: number; readonly diskGb: number }
   /** How images are made, and whether the default one is the operator's word. */
   readonly images: { readonly fixedDefault: boolean; readonly maxGb: number; readonly registries: readonly string[] }
+  /** How much is kept of the steps of Dockerfiles; 0: nothing. */
+  readonly buildCacheGb: number
   readonly pool: { readonly minSize: number; readonly maxSize: number; readonly idleTtlMs: number }
   readonly gateway: GatewayConfig
   /** When persistent jobs that nobody uses sleep, how often that is looked at, and when sleeping ones give their memory back. */
@@ -95,6 +97,7 @@ export function readServerConfig(options: ServerOptions, environment: Environmen
       maxGb: wholeNumber(environment, 'MAGS_IMAGE_MAX_GB', 20, 1, 10_000),
       registries: list(environment.MAGS_IMAGE_REGISTRIES),
     },
+    buildCacheGb: wholeNumber(environment, 'MAGS_BUILD_CACHE_GB', 10, 0, 100_000),
     pool: {
       minSize: wholeNumber(environment, 'MAGS_POOL_MIN', 3, 0, 10_000),
       maxSize: wholeNumber(environment, 'MAGS_POOL_MAX', 0, 0, 10_000),

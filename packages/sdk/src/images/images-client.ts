@@ -5,7 +5,7 @@ import type { Requester } from '../http/requester.ts'
 import { type FollowedRow, type FollowOptions, followEventsOf } from '../jobs/follow-events.ts'
 import type { CallOptions, PageOptions } from '../jobs/status.ts'
 import type { DoneWire } from '../wire/answers.ts'
-import type { ImageListWire, ImageTaskStartedWire, ImageTaskWire, ImageWire, InspectedImageWire } from '../wire/image-answers.ts'
+import type { ImageListWire, ImageTaskStartedWire, ImageTaskWire, ImageWire, InspectedImageWire, PrunedCacheWire } from '../wire/image-answers.ts'
 import { type Answer, toWire } from '../wire/names.ts'
 
 /** What an image is built from: a recipe of the server, or a Dockerfile in an archive of what it copies from. */
@@ -19,6 +19,8 @@ export type BuildImageOptions = CallOptions &
         /** A file of the archive; default `Dockerfile`. */
         readonly dockerfile?: string | undefined
         readonly buildArgs?: Readonly<Record<string, string>> | undefined
+        /** Runs every step, also those that were run before. */
+        readonly noCache?: boolean | undefined
       }
   )
 
@@ -68,8 +70,8 @@ export class ImagesClient {
 
   async build(options: BuildImageOptions): Promise<Answer<ImageTaskStartedWire>> {
     if ('recipe' in options) return await this.#order({ name: options.name ?? options.recipe, recipe: options.recipe }, options.signal)
-    const { name, context, dockerfile = 'Dockerfile', buildArgs, signal } = options
-    const query = { name, dockerfile, build_args: buildArgs === undefined ? undefined : JSON.stringify(buildArgs) }
+    const { name, context, dockerfile = 'Dockerfile', buildArgs, noCache, signal } = options
+    const query = { name, dockerfile, build_args: buildArgs === undefined ? undefined : JSON.stringify(buildArgs), no_cache: noCache ? 'true' : undefined }
     return await this.#send(query, contentFrom(context, 'application/x-tar').content, signal)
   }
 
@@ -80,6 +82,11 @@ export class ImagesClient {
       return await this.#send({ name, reference: options.fileName }, contentFrom(options.content, 'application/octet-stream').content, signal)
     await using file = await openLocalFile(options.file)
     return await this.#send({ name, reference: basename(options.file) }, withProgress(file.content, options.onProgress), signal)
+  }
+
+  /** Forgets what builds of this account kept of their steps, but for what a build uses now. */
+  async pruneCache(options: CallOptions = {}): Promise<Answer<PrunedCacheWire>> {
+    return await this.#requester.json<PrunedCacheWire>({ method: 'DELETE', path: '/image-cache', repeatable: true, signal: options.signal })
   }
 
   async task(taskId: string, options: CallOptions = {}): Promise<Answer<ImageTaskWire>> {

@@ -73,3 +73,10 @@ export interface ImageTaskWire {
   created_at: string
   completed_at: string | null
 }
+
+export interface PrunedCacheWire {
+  success: boolean
+  message: string
+  /** Size of what was taken away; what others share of it stays. */
+  freed_bytes: number
+}

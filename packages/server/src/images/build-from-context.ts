@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { HostApi, ImageInfo } from '@mags/protocol'
+import type { BuildCache } from './cache/build-cache.ts'
 import { buildDockerfile } from './dockerfile/build-dockerfile.ts'
 import { ContextArchive } from './dockerfile/context-archive.ts'
 import type { TaskWork } from './image-tasks.ts'
@@ -13,15 +14,19 @@ export interface BuildFromContextDeps {
   readonly host: HostApi
   /** Folder for what was sent while it is built; nothing else may be in it. */
   readonly contextsDir: string
+  readonly buildCache: BuildCache
 }
 
 /** A build out of an archive that is still on its way. It lies in a file while the build goes on. */
 export function buildFromContext(
   deps: BuildFromContextDeps,
   order: {
+    readonly accountId: string
     readonly name: string
     readonly dockerfile: string
     readonly buildArgs: Readonly<Record<string, string>>
+    /** Nothing of earlier builds is used. */
+    readonly noCache: boolean
     readonly content: AsyncIterable<Uint8Array>
   },
 ): TaskWork {
@@ -36,8 +41,9 @@ export function buildFromContext(
         },
       )
       const context = await ContextArchive.open(file)
-      const { name, dockerfile, buildArgs } = order
-      return await buildDockerfile({ host: deps.host, name, dockerfile, buildArgs, context, progress, abort })
+      const { accountId, name, dockerfile, buildArgs, noCache } = order
+      await using cache = deps.buildCache.open(accountId, { fresh: noCache })
+      return await buildDockerfile({ host: deps.host, name, dockerfile, buildArgs, cache, context, progress, abort })
     } finally {
       await rm(file, { force: true })
     }

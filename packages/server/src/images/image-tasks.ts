@@ -44,6 +44,8 @@ const leftBehind = 'the server ended while the image was made; start it again'
 export class ImageTasks {
   readonly #deps: ImageTasksDeps
   readonly #running = new Map<string, RunningTask & { readonly done: Promise<void> }>()
+  /** Those of them whose end is stored: nobody has to wait for what is left to do. */
+  readonly #over = new Set<string>()
   #closed = false
 
   constructor(deps: ImageTasksDeps) {
@@ -66,8 +68,9 @@ export class ImageTasks {
     const other = this.runningFor(wished.name)
     if (other) throw new MagsError('image_in_use', `image ${wished.name} is being made by task ${other.task.id}; wait for it, or cancel it`)
     if (this.#closed) throw new MagsError('no_capacity', 'the server is about to end')
-    if (this.#running.size >= maxTasks) throw new MagsError('rate_limited', `${maxTasks} images are being made; wait until one is done`)
-    const ofAccount = [...this.#running.values()].filter(({ task }) => task.accountId === wished.accountId).length
+    const active = [...this.#running.values()].filter(({ task }) => !this.#over.has(task.id))
+    if (active.length >= maxTasks) throw new MagsError('rate_limited', `${maxTasks} images are being made; wait until one is done`)
+    const ofAccount = active.filter(({ task }) => task.accountId === wished.accountId).length
     if (ofAccount >= maxTasksOfAccount) throw new MagsError('rate_limited', `${ofAccount} images are being made for this account; wait until one is done`)
     const { taskStore, logs, clock } = this.#deps
     const task: ImageTask = {
@@ -96,7 +99,7 @@ export class ImageTasks {
   }
 
   runningFor(name: string): RunningTask | undefined {
-    return [...this.#running.values()].find(({ task }) => task.name === name)
+    return [...this.#running.values()].find(({ task }) => task.name === name && !this.#over.has(task.id))
   }
 
   /** Cancels all, and settles once nothing of them goes on. */
@@ -114,6 +117,8 @@ export class ImageTasks {
         (error: unknown) => ({ status: 'failed' as const, digest: null, error: this.#wordsOf(task, error) }),
       )
       await taskStore.end(task.id, { ...end, completedAt: timestamp(clock()) })
+      // Before the log tells the end: whoever has heard of it may begin another.
+      this.#over.add(task.id)
       await log.end({ status: end.status === 'completed' ? 'completed' : 'error', exitCode: end.status === 'completed' ? 0 : 1 })
     } catch (error) {
       logger.error({ err: error, task: task.id }, 'the end of an image task could not be stored')
@@ -121,6 +126,7 @@ export class ImageTasks {
     } finally {
       logs.release(task.id)
       this.#running.delete(task.id)
+      this.#over.delete(task.id)
     }
   }
 

@@ -206,6 +206,13 @@ describe.each(databaseKinds)('images on %s', (kind) => {
       expect(events).toContain('"message":"me"')
       expect(mags.host.sandboxes.size).toBe(0)
       expect(readdirSync(join(mags.directory, 'image-contexts'))).toEqual([])
+      const again = async (query = '') => {
+        const { body } = await send(mags, `name=mine&dockerfile=Dockerfile${query}`, await tarOf({ Dockerfile: 'FROM debian-12\nRUN write /a 12\n' }))
+        return (await followed(mags, String(body.task_id))).events.includes('(from the cache)')
+      }
+      expect([await again(), await again(), await again('&no_cache=true'), await again('&no_cache=false')]).toEqual([false, true, false, true])
+      expect(await mags.call('DELETE', '/image-cache')).toMatchObject({ status: 200, body: { success: true, freed_bytes: expect.any(Number) as number } })
+      expect(await again()).toBe(false)
       const bad = await send(mags, 'name=bad&dockerfile=Dockerfile', await tarOf({ Dockerfile: 'FROM debian-12\nRUN exit 3\n' }))
       expect((await followed(mags, String(bad.body.task_id))).task).toMatchObject({
         status: 'failed',

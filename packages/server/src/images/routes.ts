@@ -17,6 +17,7 @@ import {
   listImagesAnswer,
   listImagesQuery,
   MagsError,
+  pruneBuildCacheAnswer,
   removeImageQuery,
   type SendImageQuery,
   sendImageQuery,
@@ -29,6 +30,7 @@ import { beginning, parseCursor } from '../logs/cursor.ts'
 import { followLog, replayLog } from '../logs/follow-log.ts'
 import type { LogStore } from '../logs/log-store.ts'
 import { buildFromContext } from './build-from-context.ts'
+import type { BuildCache } from './cache/build-cache.ts'
 import { findVersions } from './find-images.ts'
 import { type ImageTask, presentTask } from './image-task.ts'
 import type { ImageTasks, RunningTask, TaskWork } from './image-tasks.ts'
@@ -46,6 +48,7 @@ export interface ImageRoutesDeps {
   readonly taskStore: ImageTaskStore
   readonly imageUsers: ImageUsers
   readonly contextsDir: string
+  readonly buildCache: BuildCache
   readonly shutdown: AbortSignal
 }
 
@@ -196,6 +199,15 @@ export const imageRoutes: FastifyPluginCallbackZod<ImageRoutesDeps> = (app, deps
   )
 
   app.delete(
+    '/image-cache',
+    { schema: { tags, summary: 'Forget what builds kept of their steps; what a build uses now stays', response: { 200: pruneBuildCacheAnswer, ...failures } } },
+    async (request) => {
+      const freed = await deps.buildCache.prune(request.identity.accountId)
+      return { success: true, message: 'Cache emptied', freed_bytes: freed }
+    },
+  )
+
+  app.delete(
     '/image-tasks/:id',
     {
       schema: {
@@ -231,7 +243,7 @@ async function order({ host, imageTasks }: ImageRoutesDeps, accountId: string, b
 
 /** What an archive is for that is sent. Settles once all of it arrived; rejects when that is not wanted. */
 async function receive(deps: ImageRoutesDeps, accountId: string, raw: ConstructorParameters<typeof SentBody>[0], query: SendImageQuery): Promise<RunningTask> {
-  const { name, dockerfile, build_args: buildArgs = {} } = query
+  const { name, dockerfile, build_args: buildArgs = {}, no_cache: noCache = false } = query
   if (name === undefined) throw new MagsError('bad_request', 'name: is required')
   const maxBytes = dockerfile === undefined ? imageArchiveLimitBytes : buildContextLimitBytes
   const content = new SentBody(raw, { maxBytes, tooLarge: `the archive has more than ${maxBytes / 1024 ** 3} GiB` })
@@ -239,7 +251,7 @@ async function receive(deps: ImageRoutesDeps, accountId: string, raw: Constructo
   const work: TaskWork =
     dockerfile === undefined
       ? (progress, abort) => deps.host.images.create(name, { kind: 'archive', reference, content }, progress.say, abort)
-      : buildFromContext(deps, { name, dockerfile, buildArgs, content })
+      : buildFromContext(deps, { accountId, name, dockerfile, buildArgs, noCache, content })
   const running = await deps.imageTasks.start({ accountId, name, kind: dockerfile === undefined ? 'archive' : 'dockerfile', reference }, work)
   running.ended.catch(() => undefined)
   await Promise.race([content.consumed, running.ended])

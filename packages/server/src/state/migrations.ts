@@ -1,5 +1,6 @@
 import { type Kysely, sql } from 'kysely'
 import type { Migration } from 'kysely/migration'
+import { buildCache } from './build-cache-schema.ts'
 import type { DatabaseConfig } from './database.ts'
 import { jobsApi } from './migrate-jobs-api.ts'
 
@@ -14,6 +15,7 @@ export function migrationsFor(kind: DatabaseConfig['kind']): Record<string, Migr
     '0006-cron': { up: (db) => cron(db, kind) },
     '0007-forks': { up: forks },
     '0008-jobs-api': { up: (db) => jobsApi(db, kind) },
+    '0009-build-cache': { up: (db) => buildCache(db, kind) },
   }
 }
 

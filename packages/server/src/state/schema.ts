@@ -1,6 +1,7 @@
 import type { CronCause, CronOverlap, Isolation, IsolationWish, JobStatus, SleepStage, Visibility } from '@mags/protocol'
 import type { Generated } from 'kysely'
 import type { JobKind } from '../jobs/job.ts'
+import type { BuildStepsTable, BuildStoragesTable } from './build-cache-schema.ts'
 import type { ImageTasksTable, IpLeasesTable, JobDefinitionsTable, JobTemplateRevisionsTable, JobTemplatesTable, MicrovmsTable } from './jobs-api-schema.ts'
 
 /** The tables as Kysely sees them. Times are RFC 3339 text with milliseconds, flags 0 or 1, so that both databases hold the same. */
@@ -222,6 +223,8 @@ export interface Tables {
   microvms: MicrovmsTable
   ip_leases: IpLeasesTable
   image_tasks: ImageTasksTable
+  build_storages: BuildStoragesTable
+  build_steps: BuildStepsTable
   files: FilesTable
   workspaces: WorkspacesTable
   url_aliases: UrlAliasesTable

@@ -1,3 +1,4 @@
+import { createHash, hash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { posix } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
@@ -21,6 +22,7 @@ export class ContextArchive implements SourceTree {
   /** Names in each folder. */
   readonly #names = new Map<string, string[]>()
   #looked = 0
+  #digests: Promise<ReadonlyMap<string, string>> | undefined
 
   private constructor(file: string, nodes: ReadonlyMap<string, Node>) {
     this.#file = file
@@ -73,8 +75,45 @@ export class ContextArchive implements SourceTree {
     return found
   }
 
+  /** Names, modes, link targets and contents; not times, as Docker has it. */
+  async fingerprint(patterns: readonly string[]): Promise<string> {
+    this.#digests ??= this.#readDigests()
+    const digests = await this.#digests
+    const sum = createHash('sha256')
+    for (const pattern of patterns)
+      for (const { path, name, isFolder } of await this.match(pattern)) {
+        sum.update(JSON.stringify([pattern, name, isFolder]))
+        for (const inside of isFolder ? this.#below(path) : [path]) {
+          if (++this.#looked % namesPerTurn === 0) await nextTurn()
+          sum.update(JSON.stringify([inside.slice(path.length), digests.get(inside) ?? null]))
+        }
+      }
+    return sum.digest('hex')
+  }
+
   pack(): AsyncIterable<Uint8Array> {
     return createReadStream(this.#file)
+  }
+
+  /** A digest of each entry. */
+  async #readDigests(): Promise<ReadonlyMap<string, string>> {
+    const digests = new Map<string, string>()
+    await readEntries(createReadStream(this.#file), contextLimits, ({ path, kind, mode, target }, source) => {
+      const content = createHash('sha256')
+      source.on('data', (part: Buffer) => content.update(part))
+      source.on('end', () => digests.set(path, hash('sha256', JSON.stringify([kind, mode, target, content.digest('hex')]), 'hex')))
+    })
+    return digests
+  }
+
+  /** A folder and all in it, in order of their names. */
+  *#below(path: string): Generator<string> {
+    const left = [path]
+    for (let next = left.pop(); next !== undefined; next = left.pop()) {
+      yield next
+      const names = [...(this.#names.get(next) ?? [])].sort().reverse()
+      for (const name of names) left.push(next === '' ? name : `${next}/${name}`)
+    }
   }
 
   async #matchIn(folder: string, matches: (name: string) => boolean): Promise<SourceMatch[]> {

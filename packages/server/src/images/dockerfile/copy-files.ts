@@ -49,7 +49,7 @@ export async function copyFiles(stage: Stage, order: CopyOrder): Promise<void> {
     throw new MagsError('image_invalid', `several files need a folder to go to: write ${order.destination}/`)
   const intoFolder = slash || matches.some(({ isFolder }) => isFolder) || (await stage.isFolder(destination))
   const folder = intoFolder ? destination : posix.dirname(destination)
-  const owner = order.chown === undefined ? { uid: 0, gid: 0 } : await findOwner(stage.sandbox.files, order.chown)
+  const owner = order.chown === undefined ? { uid: 0, gid: 0 } : await findOwner((await stage.root.open()).files, order.chown)
   const plain = order.unpacks ? await unpackArchives(stage, order.tree, matches, folder) : matches
   if (plain.length === 0) return
   const targetOf = targetsOf(plain.map((match) => ({ match, target: match.isFolder ? '' : intoFolder ? match.name : posix.basename(destination) })))

@@ -9,7 +9,7 @@ printf '127.0.0.1\\tlocalhost\\n::1\\tlocalhost ip6-localhost ip6-loopback\\n' >
 command -v tar >/dev/null || { echo "this image has no tar, which it is exported with" >&2; exit 127; }
 if tar --version 2>/dev/null | grep -q GNU; then
   tar --create --file=- --directory=/ --one-file-system --numeric-owner --format=posix --pax-option=delete=atime,delete=ctime \\
-    --xattrs --xattrs-include=security.capability --warning=no-file-ignored --exclude=./run/mags --exclude=./proc --exclude=./sys --exclude=./dev .
+    --xattrs --xattrs-include=security.capability --xattrs-include='user.*' --warning=no-file-ignored --exclude=./run/mags --exclude=./proc --exclude=./sys --exclude=./dev .
   # 1 is a file that changed meanwhile, such as a folder that something is mounted on; the archive is whole.
   [ $? -le 1 ]
   exit

@@ -1,8 +1,9 @@
 import { posix } from 'node:path'
-import { MagsError, type RunningSandbox } from '@mags/protocol'
+import { MagsError } from '@mags/protocol'
 import { execOutput } from './exec-output.ts'
 import { isPattern, nameMatcher } from './match-path.ts'
 import type { SourceMatch, SourceTree } from './source-tree.ts'
+import type { StageRoot } from './stage-root.ts'
 
 const maxListed = 10_000
 const packTimeoutMs = 3600 * 1000
@@ -10,10 +11,10 @@ const packTimeoutMs = 3600 * 1000
 /** The files of a stage or image, looked up by their own sandbox. */
 export class SandboxTree implements SourceTree {
   readonly words: string
-  readonly #sandbox: RunningSandbox
+  readonly #root: StageRoot
 
-  constructor(sandbox: RunningSandbox, words: string) {
-    this.#sandbox = sandbox
+  constructor(root: StageRoot, words: string) {
+    this.#root = root
     this.words = words
   }
 
@@ -28,20 +29,28 @@ export class SandboxTree implements SourceTree {
     return matches.filter((match) => match !== undefined)
   }
 
-  pack(paths: readonly string[]): AsyncIterable<Uint8Array> {
+  /** All of its files together: that they were changed elsewhere only cannot be told without looking. */
+  async fingerprint(): Promise<string> {
+    if (this.#root.key === undefined) throw new Error(`the files of ${this.words} have no key`)
+    return this.#root.key
+  }
+
+  async *pack(paths: readonly string[]): AsyncGenerator<Uint8Array> {
     const command = ['tar', '-C', '/', '-cf', '-', '--', ...paths.map((path) => (path === '' ? '.' : `./${path}`))]
-    return execOutput(this.#sandbox, { command, timeoutMs: packTimeoutMs }, `files of ${this.words} could not be read with tar`)
+    yield* execOutput(await this.#root.open(), { command, timeoutMs: packTimeoutMs }, `files of ${this.words} could not be read with tar`)
   }
 
   async #matchIn(folder: string, pattern: string): Promise<string[]> {
-    const { entries, truncated } = await this.#sandbox.files.list(folder, maxListed).catch(absent({ entries: [], truncated: false }))
+    const { files } = await this.#root.open()
+    const { entries, truncated } = await files.list(folder, maxListed).catch(absent({ entries: [], truncated: false }))
     if (truncated) throw new MagsError('image_invalid', `${folder} has more than ${maxListed} names, too many for a pattern`)
     const matches = nameMatcher(pattern)
     return entries.filter(({ name }) => matches(name)).map(({ name }) => posix.join(folder, name))
   }
 
   async #describe(path: string): Promise<SourceMatch | undefined> {
-    const file = await this.#sandbox.files.stat(path).catch(absent(undefined))
+    const { files } = await this.#root.open()
+    const file = await files.stat(path).catch(absent(undefined))
     if (file === undefined) return undefined
     return { path: path.slice(1), name: posix.basename(path), isFolder: file.type === 'directory' }
   }

@@ -4,6 +4,8 @@ export interface SourceTree {
   readonly words: string
   /** What a pattern names; in order, links followed. */
   match(pattern: string): Promise<readonly SourceMatch[]>
+  /** The same as long as what COPY takes by these patterns is the same. Rejects when that cannot be told. */
+  fingerprint(patterns: readonly string[]): Promise<string>
   /** An archive with these, folders with all in them. It may hold more. */
   pack(paths: readonly string[]): AsyncIterable<Uint8Array>
 }

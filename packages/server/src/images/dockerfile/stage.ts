@@ -1,6 +1,7 @@
 import { posix } from 'node:path'
-import { MagsError, type RunningSandbox } from '@mags/protocol'
+import { MagsError } from '@mags/protocol'
 import type { TaskProgress } from '../image-tasks.ts'
+import type { StageRoot } from './stage-root.ts'
 import { absentFile, findUser, type StageUser } from './stage-user.ts'
 
 /** What instructions set for those after them. */
@@ -30,20 +31,32 @@ const sandboxPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 /** Half of what execve(2) takes with its arguments. */
 const longestEnvironment = 1024 * 1024
 
-/** One stage of a build: a sandbox, and what was set so far. */
-export class Stage {
-  readonly sandbox: RunningSandbox
-  readonly settings: StageSettings
-  readonly #progress: TaskProgress
-  readonly #abort: AbortSignal
-  readonly #timeoutMs: () => number
+interface StageLimits {
+  readonly progress: TaskProgress
+  readonly abort: AbortSignal
+  readonly timeoutMs: () => number
+}
 
-  constructor(sandbox: RunningSandbox, settings: StageSettings, limits: { progress: TaskProgress; abort: AbortSignal; timeoutMs: () => number }) {
-    this.sandbox = sandbox
+/** One stage of a build: its files, and what was set so far. */
+export class Stage {
+  readonly root: StageRoot
+  readonly settings: StageSettings
+  readonly #limits: StageLimits
+
+  constructor(root: StageRoot, settings: StageSettings, limits: StageLimits) {
+    this.root = root
     this.settings = settings
-    this.#progress = limits.progress
-    this.#abort = limits.abort
-    this.#timeoutMs = limits.timeoutMs
+    this.#limits = limits
+  }
+
+  /** The same, with settings that are changed without changing those of this one. */
+  draft(): Stage {
+    return new Stage(this.root, structuredClone(this.settings), this.#limits)
+  }
+
+  /** What programs find in their environment, by RUN. */
+  get variables(): Readonly<Record<string, string>> {
+    return { ...this.settings.args, ...this.settings.environment }
   }
 
   /** ENV wins over ARG. */
@@ -69,21 +82,23 @@ export class Stage {
   /** A command of RUN, as the user that was set; its output is progress. Rejects with MagsError 'image_invalid' when it fails. */
   async run(command: readonly string[], stdin?: Uint8Array): Promise<void> {
     const { settings } = this
-    const user = settings.user === undefined ? undefined : await findUser(this.sandbox.files, settings.user)
+    const { progress, abort, timeoutMs } = this.#limits
+    const sandbox = await this.root.open()
+    const user = settings.user === undefined ? undefined : await findUser(sandbox.files, settings.user)
     const home = user?.home === undefined ? {} : { HOME: user.home }
     const asUser = user === undefined || user.uid === 0 ? command : await this.#asUser(user, command)
-    const exit = await this.sandbox.exec(
+    const exit = await sandbox.exec(
       {
         command: asUser,
         environment: { ...settings.args, ...home, ...settings.environment },
         cwd: settings.workingDirectory,
-        timeoutMs: this.#timeoutMs(),
+        timeoutMs: timeoutMs(),
         ...(stdin === undefined ? {} : { stdin }),
       },
-      (source, bytes) => this.#progress.output(source, bytes),
-      this.#abort,
+      (source, bytes) => progress.output(source, bytes),
+      abort,
     )
-    this.#abort.throwIfAborted()
+    abort.throwIfAborted()
     if (exit.timedOut) throw new MagsError('image_invalid', 'the build took longer than its time limit')
     if (exit.exitCode !== 0)
       throw new MagsError('image_invalid', `ended with exit code ${exit.exitCode}${exit.reason === undefined ? '' : ` (${exit.reason})`}`)
@@ -91,18 +106,20 @@ export class Stage {
 
   /** A script of ours as root, with what it needs on standard input. Rejects with the end of what it said. */
   async work(script: string, args: readonly string[], stdin?: AsyncIterable<Uint8Array>): Promise<string> {
+    const { abort, timeoutMs } = this.#limits
     let out = ''
     let words = ''
-    const exit = await this.sandbox.exec(
-      { command: ['/bin/sh', '-c', script, 'sh', ...args], cwd: '/', timeoutMs: this.#timeoutMs(), ...(stdin === undefined ? {} : { stdin }) },
+    const sandbox = await this.root.open()
+    const exit = await sandbox.exec(
+      { command: ['/bin/sh', '-c', script, 'sh', ...args], cwd: '/', timeoutMs: timeoutMs(), ...(stdin === undefined ? {} : { stdin }) },
       (source, bytes) => {
         const text = Buffer.from(bytes).toString('utf8')
         if (source === 'stdout') out = (out + text).slice(-4096)
         else words = (words + text).slice(-2000)
       },
-      this.#abort,
+      abort,
     )
-    this.#abort.throwIfAborted()
+    abort.throwIfAborted()
     if (exit.exitCode !== 0) throw new MagsError('image_invalid', words.trim() || exit.reason || `ended with exit code ${exit.exitCode}`)
     return out
   }
@@ -125,6 +142,7 @@ export class Stage {
 
   /** Whether there is a folder at a path. */
   async isFolder(path: string): Promise<boolean> {
-    return (await this.sandbox.files.stat(path).catch(absentFile))?.type === 'directory'
+    const { files } = await this.root.open()
+    return (await files.stat(path).catch(absentFile))?.type === 'directory'
   }
 }
