@@ -24,7 +24,10 @@ images=$MAGS_SYSTEM_DIR/images/$name
 if [ "$check" = 1 ]; then
   # Who may not look inside takes what there is.
   if [ -d "$images/current" ] && [ ! -x "$images/current" ]; then exit 0; fi
-  work=$(mktemp -d)
+  # One at a time: setup holds the clone's lock. What a killed one left goes with the next.
+  work=$MAGS_ROOT/.tools/image-check
+  rm -rf "$work"
+  mkdir -p "$work"
 else
   mkdir -p "$images"
   rm -rf --one-file-system "$images"/tmp.*
@@ -97,9 +100,24 @@ if [ "${MAGS_REFRESH:-}" != 1 ]; then
 fi
 
 mkdir -m 755 "$work/image"
-# In a mount namespace of its own: whatever ends it, no mount is left behind.
+# Whatever ends the build, and that may be our own end, nothing of it is left but $work, which the next run removes: it has processes, mounts and a /tmp of its own.
+# Not by TMPDIR: the programs in the new root have no such folder.
+mkdir -m 1777 "$work/tmp"
+apart='
+set -eu
+tmp=$(readlink -f /tmp)
+own=$1
+shift
+# What is needed of the /tmp it cannot see.
+for needed in "$MAGS_ROOT" "${own%/*}"; do
+  needed=$(readlink -f "$needed")
+  case $needed in "$tmp"/*) mkdir -p "$own/${needed#"$tmp"/}" && mount --bind "$needed" "$own/${needed#"$tmp"/}" ;; esac
+done
+mount --rbind "$own" "$tmp"
+exec "$@"'
 # Without our open files (the locks): mmdebstrap writes `>&N` into shell commands, and a shell only knows N up to 9.
-unshare --mount --propagation private -- "$recipe/build" "$work/image" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
+setpriv --pdeathsig KILL unshare --mount --propagation private --pid --fork --kill-child=KILL --mount-proc \
+  sh -c "$apart" apart "$work/tmp" "$recipe/build" "$work/image" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
 digest=$(sha256sum "$work/image/root.erofs" | cut -d ' ' -f 1)
 cat > "$work/image/image.json" <<JSON
 {

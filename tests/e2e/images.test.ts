@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { type ImageTaskEvent, Mags, MagsApiError } from '@mags/sdk'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { systemDir } from '../kit/container-ground.ts'
 import { startDaemon, type TestDaemon } from '../kit/daemon.ts'
 import { isRunning, untilStatus } from '../kit/jobs.ts'
 import { leftOf } from '../kit/leaks.ts'
@@ -62,6 +63,8 @@ describe.runIf(canTest('MAGS_REQUIRE_CONTAINER', notRoot))('images', () => {
   afterAll(async () => {
     for (const name of made) await mags.images.remove(name).catch(() => undefined)
     await daemon.stop()
+    // The sandbox of the last job may still have been on its way out.
+    for (const name of made) await rm(join(systemDir, 'images', name), { recursive: true, force: true })
     const left = leftOf(daemon)
     await daemon[Symbol.asyncDispose]()
     await rm(folder, { recursive: true })
@@ -125,6 +128,25 @@ describe.runIf(canTest('MAGS_REQUIRE_CONTAINER', notRoot))('images', () => {
     const { end } = await build(name, { Dockerfile: 'FROM debian-12 AS base\nENV A=1\nRUN echo base > /base\nFROM base\nRUN echo "$A $(cat /base)" > /top\n' })
     expect(end).toMatchObject({ status: 'completed' })
     expect((await mags.runAndWait('cat /top', { image: name })).stdout).toBe('1 base\n')
+  }, 240_000)
+
+  it('keeps what files are', async () => {
+    const name = named('kept')
+    const dockerfile = `FROM debian-12
+WORKDIR /kept
+RUN echo 1 > a && ln a b && cp /bin/true suid && chown 65535:7 suid && chmod 4711 suid && mkdir -m 0351 odd
+RUN cp "$(command -v ping)" capable && setcap cap_net_raw=ep capable && ln -s /nowhere link && mkfifo -m 0600 pipe
+RUN touch -d '2001-02-03 04:05:06.123456789 UTC' "$(printf 'latin\\351 new\\nline')" && chmod 1777 . && touch -d '2002-01-01 UTC' .
+`
+    const { end } = await build(name, { Dockerfile: dockerfile })
+    expect(end).toMatchObject({ status: 'completed', error: null })
+    const list = `cd /kept; stat -c '%N %A %u:%g %h' a b suid capable link pipe; stat -c %a odd; getcap capable; stat -c %Y .; stat -c %.9Y latin*; ls --quoting-style=c latin*`
+    const { stdout } = await mags.runAndWait(list, { image: name })
+    expect(stdout.split('\n')).toEqual([
+      ...["'a' -rw-r--r-- 0:0 2", "'b' -rw-r--r-- 0:0 2", "'suid' -rws--x--x 65535:7 1", "'capable' -rwxr-xr-x 0:0 1"],
+      ...["'link' -> '/nowhere' lrwxrwxrwx 0:0 1", "'pipe' prw------- 0:0 1", '351', 'capable cap_net_raw=ep', '1009843200', '981173106.123456789'],
+      ...['"latin\\351 new\\nline"', ''],
+    ])
   }, 240_000)
 
   it('a build that fails says where, and leaves nothing', async () => {

@@ -1,6 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { SandboxShape } from '../drivers/driver.ts'
+import { bootName } from '../drivers/vm/boot-guest.ts'
 import { readRecord } from '../recover/record-file.ts'
 import type { Image } from './image-catalogue.ts'
 
@@ -20,8 +21,9 @@ export async function findForeignUse(image: Image, { runDir, dataDir }: { readon
   for (const pid of await readdir('/proc')) {
     if (!/^[0-9]+$/.test(pid) || pid === `${process.pid}`) continue
     const words = await readFile(join('/proc', pid, 'cmdline'), 'latin1').catch(() => '')
-    // Machines of ours are counted, but for those that make templates, which need the file only while they start.
-    if (words.includes('qemu') && words.includes(image.erofsFile) && !words.includes(`${dataDir}/`)) return `the virtual machine with process ${pid}`
+    // Machines of ours are counted. One that makes a template has the file open and needs its name no more; it may have outlived a server whose folder is gone.
+    const isSandbox = words.includes('qemu') && !words.includes(`\0${bootName}-`)
+    if (isSandbox && words.includes(image.erofsFile) && !words.includes(`${dataDir}/`)) return `the virtual machine with process ${pid}`
   }
   return undefined
 }

@@ -38,12 +38,18 @@ export async function readImageRecord(dir: string, name: string): Promise<ImageR
     digest,
     os: typeof fields.os === 'string' && fields.os !== '' ? fields.os : name,
     sizeBytes: typeof fields.size_bytes === 'number' ? fields.size_bytes : 0,
-    createdAt: typeof fields.created_at === 'string' ? fields.created_at : new Date(0).toISOString(),
+    createdAt: timeOf(fields.created_at),
     source: sourceOf(fields, name),
     ...(typeof found === 'string' ? { init: found } : {}),
     ...(isTexts(fields.environment) ? { environment: fields.environment } : {}),
     ...(typeof fields.working_directory === 'string' ? { workingDirectory: fields.working_directory } : {}),
   }
+}
+
+/** As our own times are written; what a recipe wrote has seconds only. */
+function timeOf(value: unknown): string {
+  const at = typeof value === 'string' ? Date.parse(value) : Number.NaN
+  return new Date(Number.isNaN(at) ? 0 : at).toISOString()
 }
 
 function parse(text: string): Readonly<Record<string, unknown>> {

@@ -1,6 +1,5 @@
-import { createHash } from 'node:crypto'
 import { chmod, symlink as link, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
-import { createServer, type Server } from 'node:http'
+import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -15,7 +14,9 @@ import { readArchive } from './import/read-archive.ts'
 import { pullImage } from './pull-image.ts'
 import type { RegistryWayDeps } from './registry-way.ts'
 import { type ImageGround, imageGround, missingForImages } from './testing/image-ground.ts'
+import { digestOf, layout, linux } from './testing/make-layout.ts'
 import { file, folder, makeTar, shell, streamOf, symlink, type TarPart } from './testing/make-tar.ts'
+import { openRegistry } from './testing/open-registry.ts'
 
 const required = process.env.MAGS_REQUIRE_NATIVE === '1'
 const programs = await Promise.all(
@@ -29,40 +30,8 @@ const programs = await Promise.all(
 const missing = [...missingForImages, ...programs.flat()]
 if (missing.length > 0 && !required) console.warn(`skipped: tests of images in layers need ${missing.join(' and ')}`)
 
-const digestOf = (bytes: Buffer) => `sha256:${createHash('sha256').update(bytes).digest('hex')}`
-const linux = { os: 'linux', architecture: ownArchitecture() }
-
-/** An image layout as files of an archive, made byte by byte. */
-function layout(
-  layers: readonly Buffer[],
-  options: { readonly config?: object; readonly platform?: object; readonly edit?: (manifest: Record<string, unknown>) => void; readonly lost?: boolean } = {},
-): TarPart[] {
-  const blobs = new Map<string, Buffer>()
-  const add = (bytes: Buffer, mediaType: string) => {
-    blobs.set(digestOf(bytes), bytes)
-    return { mediaType, digest: digestOf(bytes), size: bytes.length }
-  }
-  const config = add(
-    Buffer.from(JSON.stringify({ ...linux, rootfs: { type: 'layers', diff_ids: [] }, ...options.config })),
-    'application/vnd.oci.image.config.v1+json',
-  )
-  const manifest: Record<string, unknown> = {
-    schemaVersion: 2,
-    config,
-    layers: layers.map((layer) => add(layer, 'application/vnd.oci.image.layer.v1.tar+gzip')),
-  }
-  options.edit?.(manifest)
-  const top = add(Buffer.from(JSON.stringify(manifest)), 'application/vnd.oci.image.manifest.v1+json')
-  const index = { schemaVersion: 2, manifests: [{ ...top, ...(options.platform === undefined ? {} : { platform: options.platform }) }] }
-  if (options.lost) blobs.delete([...blobs.keys()][1] as string)
-  return [
-    file('oci-layout', JSON.stringify({ imageLayoutVersion: '1.0.0' })),
-    file('index.json', JSON.stringify(index)),
-    ...[...blobs].map(([digest, bytes]) => file(`blobs/sha256/${digest.slice(7)}`, bytes)),
-  ]
-}
-
 describe.skipIf(missing.length > 0 && !required)('images in layers', () => {
+  const good = gzipSync(makeTar(shell))
   let ground: ImageGround
   let dir: string
 
@@ -158,6 +127,28 @@ describe.skipIf(missing.length > 0 && !required)('images in layers', () => {
     expect((await allowed.left()).work).toEqual([])
   })
 
+  it('are refused when a registry says that a layer is elsewhere, which is not asked', async () => {
+    let asked = 0
+    const elsewhere = createServer((_request, response) => void response.end(`${++asked}`))
+    await new Promise<void>((resolve) => elsewhere.listen(0, '127.0.0.1', resolve))
+    await using undo = new AsyncDisposableStack()
+    undo.defer(() => new Promise<void>((resolve) => elsewhere.close(() => resolve())))
+    const urls = [`http://127.0.0.1:${(elsewhere.address() as AddressInfo).port}/layer`]
+    const foreign = { mediaType: 'application/vnd.oci.image.layer.nondistributable.v1.tar', digest: digestOf(Buffer.from('1')), size: 1, urls }
+    const parts = layout([good], { edit: (manifest) => Object.assign(manifest, { layers: [...(manifest.layers as object[]), foreign] }) })
+    const made = join(dir, 'elsewhere')
+    await mkdir(join(made, 'blobs/sha256'), { recursive: true })
+    for (const { name, content } of parts) await writeFile(join(made, name), content as string)
+    await using registry = await openRegistry(made)
+    await using allowed = await imageGround({ registries: [`http://${registry.address}`] })
+    await expect(allowed.images.create('made', { kind: 'registry', reference: `${registry.address}/made:latest` }, () => undefined)).rejects.toMatchObject({
+      code: 'image_invalid',
+      message: expect.stringContaining(`a layer with digest ${foreign.digest} is missing`),
+    })
+    expect(asked).toBe(0)
+    expect(await allowed.left()).toEqual({ names: [], work: [] })
+  })
+
   it('come out of a registry through a way that connects to allowed addresses only, by the address that was looked at', async () => {
     await using registry = await openRegistry(join(dir, 'layout'))
     const port = registry.address.split(':')[1]
@@ -230,7 +221,6 @@ describe.skipIf(missing.length > 0 && !required)('images in layers', () => {
     expect(stdout.trim().split('\n').sort()).toEqual(['./a', './a/kept', './a/new', './b', './b/new', './b/through', './bin', './bin/sh', './dev', './l'])
   })
 
-  const good = gzipSync(makeTar(shell))
   const refused: Record<string, { readonly archive: readonly TarPart[]; readonly rule: RegExp }> = {
     'another processor': { archive: layout([good], { config: { architecture: 's390x' } }), rule: /the image is for linux\/s390x; this machine needs linux/ },
     'only other platforms': {
@@ -300,24 +290,3 @@ describe.skipIf(missing.length > 0 && !required)('images in layers', () => {
     })
   }
 })
-
-/** As much of the distribution API as one image needs, out of a layout in a folder. */
-async function openRegistry(layoutDir: string): Promise<{ readonly address: string } & AsyncDisposable> {
-  const index = JSON.parse(await readFile(join(layoutDir, 'index.json'), 'utf8')) as { manifests: { digest: string; mediaType: string }[] }
-  const [top] = index.manifests
-  const server: Server = createServer(async (request, response) => {
-    const [, kind, reference = ''] = /^\/v2\/made\/(manifests|blobs)\/(.*)$/.exec(request.url ?? '') ?? []
-    if (request.url === '/v2/') return void response.end('{}')
-    const digest = kind === 'manifests' && reference === 'latest' ? top?.digest : reference
-    const bytes = kind === undefined ? undefined : await readFile(join(layoutDir, 'blobs/sha256', digest?.slice(7) ?? '')).catch(() => undefined)
-    if (bytes === undefined) {
-      response.writeHead(404, { 'content-type': 'application/json' })
-      return void response.end(JSON.stringify({ errors: [{ code: 'NAME_UNKNOWN', message: 'repository name not known to registry' }] }))
-    }
-    response.writeHead(200, { 'content-type': kind === 'manifests' ? (top?.mediaType ?? '') : 'application/octet-stream', 'content-length': bytes.length })
-    response.end(request.method === 'HEAD' ? undefined : bytes)
-  })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const close = () => new Promise<void>((resolve) => server.close(() => resolve()))
-  return { address: `127.0.0.1:${(server.address() as AddressInfo).port}`, [Symbol.asyncDispose]: close }
-}

@@ -1,4 +1,4 @@
-import { lstat, mkdir, readFile, readlink, stat, writeFile } from 'node:fs/promises'
+import { lstat, mkdir, readdir, readFile, readlink, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
 import type { ImageInfo } from '@mags/protocol'
@@ -61,6 +61,21 @@ describe.skipIf(missingForImages.length > 0 && !required)('images of this machin
       rule: /extended header of the archive cannot be read/,
     },
     'a link to nowhere at all': { parts: [symlink('x', '')], rule: /the target of a link has 1 to 4095 bytes/ },
+    'an extended header of 100 MB': {
+      parts: [file('x', '', { type: 'x', sizeField: Buffer.from('00600000000\0') })],
+      rule: /an extended header of 100663296 bytes; at most 1 MiB/,
+    },
+    'an extended header of many records': {
+      parts: [file('x', '', { pax: Object.fromEntries(Array.from({ length: 10_001 }, (_, number) => [`k${number}`, 'v'])) })],
+      rule: /extended header of the archive has more than 10000 records/,
+    },
+    'a name of GNU over 4,095 bytes': { parts: [{ name: 'x', type: 'L', content: 'n/'.repeat(3000) }, file('x')], rule: /its path has 6000 bytes/ },
+    'a path that this machine has no room for': { parts: [file('x', '', { pax: { path: 'n/'.repeat(1900) } })], rule: /its path has 3001 bytes; at most 3000/ },
+    'more names for a file than file systems have': {
+      parts: [file('x'), ...Array.from({ length: 70_000 }, (_, number) => hardLink(`x${number}`, 'x'))],
+      rule: /the file system of this server cannot hold the image: .*make a hard link/,
+    },
+    'sparse files of other makers': { parts: [file('x', '', { type: 'X' })], rule: /entries of type "X" cannot be in an image/ },
     'too many attributes': { parts: [file('x', '', { pax: { 'SCHILY.xattr.user.big': 'x'.repeat(65_536) } })], rule: /more than 64 KiB of attributes/ },
   }
 
@@ -126,6 +141,8 @@ describe.skipIf(missingForImages.length > 0 && !required)('images of this machin
         },
       }),
       hardLink('su2', 'su'),
+      symlink('out', '../../../outside'),
+      hardLink('out2', 'out'),
       symlink('away', '/../../../../outside'),
       file('away2/x', 'deep', { pax: { path: 'away2/x' } }),
       symlink('lib', 'usr/lib'),
@@ -144,6 +161,8 @@ describe.skipIf(missingForImages.length > 0 && !required)('images of this machin
       folder('sbin'),
       symlink('sbin/init', '/bin/sh'),
       { name: 'pipe', type: '6' },
+      file('name', '', { pax: { path: Buffer.from('latin\xe9 new\nline', 'latin1'), mtime: '1800000000.123456789' } }),
+      folder('odd', { mode: 0o4351, mtime: 1_000_000_000 }),
     ])
     const root = rootOf(made)
     expect(made).toMatchObject({
@@ -157,6 +176,7 @@ describe.skipIf(missingForImages.length > 0 && !required)('images of this machin
     expect((await stat(root)).mode & 0o7777).toBe(0o755)
     const [su, su2] = await Promise.all([stat(join(root, 'su')), stat(join(root, 'su2'))])
     expect([su.mode & 0o7777, su.uid, su.gid, su.ino]).toEqual([0o4755, 65_535, 7, su2.ino])
+    expect([await readlink(join(root, 'out2')), (await lstat(join(root, 'out2'))).nlink]).toEqual(['../../../outside', 2])
     expect(await readlink(join(root, 'away'))).toBe('/../../../../outside')
     expect(await readFile(join(root, 'usr/lib/in-a-linked-folder'), 'utf8')).toBe('found')
     expect(await readFile(join(root, 'etc/through-absolute-link'), 'utf8')).toBe('inside')
@@ -169,6 +189,14 @@ describe.skipIf(missingForImages.length > 0 && !required)('images of this machin
     expect((await lstat(join(root, 'tmp'))).mode & 0o7777).toBe(0o1777)
     await expect(lstat(join(root, 'proc/version'))).rejects.toMatchObject({ code: 'ENOENT' })
     expect((await lstat(join(root, 'pipe'))).isFIFO()).toBe(true)
+    const odd = await stat(join(root, 'odd'))
+    expect([odd.mode & 0o7777, odd.mtimeMs]).toEqual([0o4351, 1_000_000_000_000])
+    expect((await readdir(root, { encoding: 'latin1' })).filter((name) => name.startsWith('latin'))).toEqual(['latin\xe9 new\nline'])
+    // The disk for virtual machines has the same times.
+    const disk = join(ground.dir, '..', 'disk')
+    await run('fsck.erofs', [`--extract=${disk}`, '--preserve', join(root, '../root.erofs')])
+    for (const from of [root, disk])
+      expect((await stat(Buffer.from(`${from}/latin\xe9 new\nline`, 'latin1'), { bigint: true })).mtimeNs).toBe(1_800_000_000_123_456_789n)
     const attributes = await run('python3', [
       '-c',
       'import os,sys; print([(n, os.getxattr(sys.argv[1], n).hex()) for n in sorted(os.listxattr(sys.argv[1]))])',
@@ -340,7 +368,7 @@ describe.skipIf(missingForImages.length > 0 && !required)('images of this machin
       current: true,
       os: 'Debian',
       sizeBytes: 5,
-      createdAt: '2026-01-01T00:00:00Z',
+      createdAt: '2026-01-01T00:00:00.000Z',
       source: { kind: 'recipe', reference: 'made', digest: 'sha256:abc' },
       init: '/sbin/init',
     })

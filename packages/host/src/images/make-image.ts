@@ -1,11 +1,11 @@
 import { mkdir, rename } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { ImageOrigin, ImageSource } from '@mags/protocol'
+import { type ImageOrigin, type ImageSource, MagsError } from '@mags/protocol'
 import type { LayerSession } from '../layers/layer-session.ts'
 import { buildRecipe } from './build-recipe.ts'
 import { type ImageRecord, readImageRecord } from './image-record.ts'
 import { completeTree } from './import/complete-tree.ts'
-import { containerCommand, describeTree, runSettings } from './import/describe-tree.ts'
+import { checkSettings, containerCommand, describeTree, runSettings } from './import/describe-tree.ts'
 import { addAuthorities, hostAuthorities } from './import/host-authorities.ts'
 import { imageInvalid } from './import/image-invalid.ts'
 import type { ImportWork } from './import/import-work.ts'
@@ -14,6 +14,8 @@ import { treeWrites } from './import/write-tree.ts'
 import { makeErofs } from './publish-image.ts'
 import { pullImage } from './pull-image.ts'
 import { checkRegistryAddress, readRegistryReference } from './registry-reference.ts'
+
+const limitsOfFileSystems = ['EMLINK', 'ENAMETOOLONG', 'E2BIG', 'EFBIG', 'EOVERFLOW', 'ENOTSUP']
 
 export interface MakeImageDeps {
   /** A layer worker for `dir/u`, which fills that folder and cannot reach another. */
@@ -36,12 +38,13 @@ export async function makeImage(deps: MakeImageDeps, name: string, origin: Image
   await using undo = new AsyncDisposableStack()
   const { image, source } = await read(deps, origin, work, undo)
   const { tree } = image
+  const settings = checkSettings({ ...runSettings(image.config), ...givenSettings(origin) })
   completeTree(tree)
   const { skippedDevices, droppedAttributes } = work.counts
   if (skippedDevices > 0) work.progress.step(`${skippedDevices} device nodes are left out; sandboxes have their own`)
   if (droppedAttributes > 0) work.progress.step(`${droppedAttributes} extended attributes are left out; only file capabilities and user.* are kept`)
   await addAuthorities(tree, await hostAuthorities())
-  const { os, init, sizeBytes } = await describeTree(tree)
+  const { os, init, sizeBytes, newestNs } = await describeTree(tree)
   const dir = join(work.dir, 'image')
   // Programs with the set-user-id bit will lie in it: nobody else of this machine gets at them.
   await mkdir(dir, { mode: 0o700 })
@@ -49,7 +52,7 @@ export async function makeImage(deps: MakeImageDeps, name: string, origin: Image
   work.progress.step('writing the file system')
   await fill(deps, dir, tree, work)
   await rename(join(dir, 'u'), join(dir, 'rootfs'))
-  const digest = await makeErofs(dir, work)
+  const digest = await makeErofs(dir, newestNs, work)
   const record = {
     name,
     digest,
@@ -58,8 +61,7 @@ export async function makeImage(deps: MakeImageDeps, name: string, origin: Image
     createdAt: new Date().toISOString(),
     source,
     ...(init === undefined ? {} : { init }),
-    ...runSettings(image.config),
-    ...givenSettings(origin),
+    ...settings,
   }
   return { dir, record }
 }
@@ -102,11 +104,20 @@ async function fill({ openLayer }: MakeImageDeps, dir: string, tree: ReadImage['
     await session.write(treeWrites(tree, work))
   } catch (error) {
     work.abort.throwIfAborted()
-    throw error
+    throw explained(error)
   } finally {
     work.abort.removeEventListener('abort', stop)
     session.close()
   }
+}
+
+/** What the file system of this server refuses is the archive's fault: 65,000 names for one file, say. */
+function explained(error: unknown): unknown {
+  const name = error instanceof MagsError ? error.details?.errno_name : undefined
+  if (name === 'ENOSPC' || name === 'EDQUOT')
+    return Object.assign(new Error('no space left for the file system of the image', { cause: error }), { code: 'ENOSPC' })
+  if (typeof name !== 'string' || !limitsOfFileSystems.includes(name)) return error
+  return new MagsError('image_invalid', `the file system of this server cannot hold the image: ${(error as MagsError).message}`, { cause: error })
 }
 
 async function fromRecipe({ imageScript }: MakeImageDeps, name: string, recipe: string, work: ImportWork): Promise<MadeImage> {

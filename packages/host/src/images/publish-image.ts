@@ -10,17 +10,17 @@ import { megabytes } from './import/progress.ts'
 
 /** As in the recipes: the same tree gives the same file system, and so the same digest. */
 const fileSystemId = '6d616773-0000-4000-8000-64656269616e'
-const sourceDateEpoch = '1767225600'
 
-/** Makes `dir/root.erofs` of `dir/rootfs`. Resolves with its digest, `sha256:…`. */
-export async function makeErofs(dir: string, work: ImportWork): Promise<string> {
+/** Makes `dir/root.erofs` of `dir/rootfs`, in which nothing is newer than `newestNs`. Resolves with its digest, `sha256:…`. */
+export async function makeErofs(dir: string, newestNs: bigint, work: ImportWork): Promise<string> {
   const file = join(dir, 'root.erofs')
   work.progress.step('making the read-only disk for virtual machines')
   const watch = async () => {
     const written = (await stat(file).catch(() => undefined))?.size ?? 0
     work.progress.step(`making the read-only disk for virtual machines: ${megabytes(written)}`)
   }
-  const env = { PATH: process.env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin', SOURCE_DATE_EPOCH: sourceDateEpoch }
+  // mkfs.erofs(1) gives the disk this time, and also what is not older.
+  const env = { PATH: process.env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin', SOURCE_DATE_EPOCH: `${newestNs / 1_000_000_000n + 1n}` }
   const { code, words } = await runImageProgram(work, { command: 'mkfs.erofs', args: ['--quiet', '-U', fileSystemId, file, join(dir, 'rootfs')], env, watch })
   if (code !== 0) throw new Error(`mkfs.erofs could not make the image's disk (exit ${code}): ${words.slice(-500)}`)
   return digestOf(file, work)

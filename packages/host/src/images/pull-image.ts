@@ -12,12 +12,10 @@ import { type FindContent, ownArchitecture, readOciLayout } from './import/oci-l
 import { megabytes } from './import/progress.ts'
 import type { ReadImage } from './import/read-archive.ts'
 import { Spool } from './import/spool.ts'
+import { nobody, nobodysRights } from './nobody.ts'
 import { inPrivateNetwork, type RegistryReference } from './registry-reference.ts'
 import { openRegistryWay, type RegistryWayDeps } from './registry-way.ts'
 
-/** Whoever speaks with a registry has no rights on this machine. */
-const nobody = 65_534
-const rights = [`--reuid=${nobody}`, `--regid=${nobody}`, '--clear-groups', '--no-new-privs', '--bounding-set=-all', '--inh-caps=-all']
 const pieceBytes = 256 << 10
 const longestSocketPath = 107
 const wayPort = 3128
@@ -26,7 +24,7 @@ const wayAddress = `http://127.0.0.1:${wayPort}`
 const wayScript = `set -eu
 ip link set lo up
 mkfifo -m 600 "$1"
-setpriv ${rights.join(' ')} "$2" --max-old-space-size=64 --disable-warning=ExperimentalWarning "$3" "$4" "$5" > "$1" &
+setpriv ${nobodysRights.join(' ')} "$2" --max-old-space-size=64 --disable-warning=ExperimentalWarning "$3" "$4" "$5" > "$1" &
 read -r _ < "$1"
 shift 5
 exec "$@"`
@@ -67,7 +65,7 @@ export async function pullImage(reference: RegistryReference, work: ImportWork, 
   ]
   const target = [...(reference.plainHttp ? ['--src-tls-verify=false'] : []), reference.address, `oci:${join(dir, 'image')}:image`]
   await using way = wayDeps === undefined || hasOwnProxy() ? undefined : await openRegistryWay(wayOf(dir), nobody, wayDeps)
-  const argv = ['setpriv', ...rights, ...skopeo, ...target]
+  const argv = ['setpriv', ...nobodysRights, ...skopeo, ...target]
   const [command = '', ...args] = way === undefined ? argv : onWay(dir, argv)
   const { code, words } = await runImageProgram(work, {
     command,

@@ -75,6 +75,27 @@ describe('an archive that becomes a tree', () => {
     await expect(read(makeTar(parts), { maxMetadataBytes: 1000 })).rejects.toMatchObject({ code: 'too_large' })
   })
 
+  it('is refused when headers that only extend others never end, however small each is', async () => {
+    const pax = makeTar([file('x', '', { pax: { comment: 'c'.repeat(300) } })]).subarray(0, 1024)
+    const longName = makeTar([{ name: '././@LongLink', type: 'L', content: 'n\0' }]).subarray(0, 1024)
+    for (const [header, words] of [
+      [pax, 'more than 40 extended headers'],
+      [longName, 'more than 40 extended headers'],
+    ] as const)
+      await expect(read(Buffer.concat(Array(100).fill(header)), { maxEntries: 10 })).rejects.toMatchObject({
+        code: 'too_large',
+        message: expect.stringContaining(words),
+      })
+    await expect(read(Buffer.concat(Array(100).fill(pax)), { maxMetadataBytes: 10_000 })).rejects.toMatchObject({
+      code: 'too_large',
+      message: expect.stringContaining('extended headers are larger'),
+    })
+    // The last one counts, as everywhere.
+    expect(
+      await read(makeTar([...Array(20).fill({ name: 'x', type: 'L', content: 'first\0' }), { name: 'x', type: 'L', content: 'second\0' }, file('x')])),
+    ).toEqual(['directory ', 'file second'])
+  })
+
   it('is refused when its folders go deeper by links than any path could say', async () => {
     const deep: TarPart[] = [folder('d0')]
     for (let level = 1; level <= 25; level++) {

@@ -3,7 +3,7 @@ import type { ByteReader } from './byte-reader.ts'
 import { checkEntry, checkedPath, clampTime, keptAttributes } from './entry-rules.ts'
 import { imageInvalid } from './image-invalid.ts'
 import type { FolderNode, ImageNode, ImageTree, NodeAttributes, Place } from './image-tree.ts'
-import { type ImportLimits, tooLarge } from './import-limits.ts'
+import { type ImportLimits, tooMuch } from './import-limits.ts'
 import type { ImportMemory } from './import-memory.ts'
 import { readTar, type TarEntry } from './read-tar.ts'
 import type { Spool } from './spool.ts'
@@ -11,6 +11,9 @@ import type { Spool } from './spool.ts'
 /** What came in so far, of all archives of one import. */
 export interface ImportCounts {
   entries: number
+  /** Headers that only extend others, and their bytes. */
+  extensions: number
+  extensionBytes: number
   metadataBytes: number
   /** Of streams as they came, and as they were when they were unpacked. */
   packedBytes: number
@@ -37,27 +40,42 @@ const opaque = '.wh..wh..opq'
 const entryBytes = 100
 /** Others want to be served, too. */
 const longestTurnMs = 20
+/** What makers of archives write for an entry: a name, a target, times and attributes. */
+const extensionsPerEntry = 4
+/** They are read and forgotten, so they may be more than what is kept of them. */
+const extensionBytesPerMetadata = 4
 
 /** Puts an archive on top of a tree; bytes of files go to the spool. Rejects with 'image_invalid' naming the entry and the rule, and 'too_large'. */
 export async function addArchive(tree: ImageTree, reader: ByteReader, options: AddArchiveOptions): Promise<void> {
   const { limits, counts, memory } = options
   let turnBegan = performance.now()
-  for await (const entry of readTar(reader)) {
+  const onHeader = async (extensionBytes: number) => {
     if (performance.now() - turnBegan > longestTurnMs) {
       await nextTurn()
       turnBegan = performance.now()
     }
+    if (extensionBytes > 0) countExtension(options, extensionBytes)
+  }
+  for await (const entry of readTar(reader, onHeader)) {
     counts.entries++
-    if (counts.entries > limits.maxEntries) throw tooLarge(`it has more than ${limits.maxEntries} entries`)
+    if (counts.entries > limits.maxEntries) throw tooMuch(`it has more than ${limits.maxEntries} entries`)
     const metadataBytes =
       entryBytes + entry.path.length + entry.target.length + entry.attributes.reduce((sum, { name, value }) => sum + name.length + value.length, 0)
     counts.metadataBytes += metadataBytes
     memory.take(metadataBytes)
     if (counts.metadataBytes > limits.maxMetadataBytes)
-      throw tooLarge(`names, links and attributes of its entries are larger than ${limits.maxMetadataBytes >> 20} MB`)
+      throw tooMuch(`names, links and attributes of its entries are larger than ${limits.maxMetadataBytes >> 20} MB`)
     await addEntry(tree, entry, options)
     options.onProgress()
   }
+}
+
+function countExtension({ counts, limits }: AddArchiveOptions, bytes: number) {
+  counts.extensions++
+  counts.extensionBytes += bytes
+  const [mostExtensions, mostBytes] = [limits.maxEntries * extensionsPerEntry, limits.maxMetadataBytes * extensionBytesPerMetadata]
+  if (counts.extensions > mostExtensions) throw tooMuch(`it has more than ${mostExtensions} extended headers`)
+  if (counts.extensionBytes > mostBytes) throw tooMuch(`its extended headers are larger than ${mostBytes >> 20} MB`)
 }
 
 async function addEntry(tree: ImageTree, entry: TarEntry, options: AddArchiveOptions): Promise<void> {

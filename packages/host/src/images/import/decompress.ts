@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { Readable } from 'node:stream'
 import { createGunzip, createZstdDecompress } from 'node:zlib'
 import { startResident } from '../../run.ts'
+import { nobodysRights } from '../nobody.ts'
 import { imageInvalid } from './image-invalid.ts'
 
 const beginnings = [
@@ -78,7 +79,8 @@ async function* through(
 
 async function* throughProgram(source: AsyncGenerator<Uint8Array>, kind: 'xz' | 'bzip2', { logFile, abort }: DecompressOptions): AsyncGenerator<Uint8Array> {
   // A bound on memory: the size of its dictionary is said by the archive.
-  const program = startResident(kind, kind === 'xz' ? ['--decompress', '--stdout', '--memlimit=512MiB'] : ['--decompress', '--stdout'], {
+  const command = [kind, '--decompress', '--stdout', ...(kind === 'xz' ? ['--memlimit=512MiB'] : [])]
+  const program = startResident('setpriv', [...nobodysRights, ...command], {
     logFile,
     stdin: 'pipe',
     stdout: 'pipe',

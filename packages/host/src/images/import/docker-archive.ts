@@ -10,7 +10,7 @@ const longestJson = 4 << 20
 export async function readDockerArchive(find: FindContent): Promise<LayeredImage> {
   const content = await find('manifest.json')
   if (content === undefined) throw imageInvalid('manifest.json is missing')
-  const images = asArray(parseJson(await wholeContent(content, longestJson), 'manifest.json'), 'manifest.json')
+  const images = asArray(parseJson(await wholeContent(content, longestJson, 'manifest.json'), 'manifest.json'), 'manifest.json')
   if (images.length !== 1) throw imageInvalid(`there are ${images.length} images in it; save one alone with 'docker save NAME:TAG'`)
   const manifest = asObject(images[0], 'the image of manifest.json')
   const read = async (path: unknown, what: string) => {
@@ -18,7 +18,7 @@ export async function readDockerArchive(find: FindContent): Promise<LayeredImage
     if (found === undefined) throw imageInvalid(`${what} ${JSON.stringify(path)} is missing in the archive`)
     return found
   }
-  const configBytes = await wholeContent(await read(manifest.Config, 'the configuration'), longestJson)
+  const configBytes = await wholeContent(await read(manifest.Config, 'the configuration'), longestJson, 'the configuration')
   const config = asObject(parseJson(configBytes, 'the configuration'), 'the configuration')
   checkPlatform(config)
   const paths = asArray(manifest.Layers, 'Layers of manifest.json')

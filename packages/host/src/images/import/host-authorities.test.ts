@@ -22,7 +22,7 @@ describe('authorities of this machine', () => {
 
   const bundleOf = async (tree: ImageTree) => {
     const node = tree.find('etc/ssl/certs/ca-certificates.crt')
-    return node?.kind === 'file' ? (await wholeContent(node.content, 1 << 20)).toString() : undefined
+    return node?.kind === 'file' ? (await wholeContent(node.content, 1 << 20, 'the bundle')).toString() : undefined
   }
 
   it('are those that its distribution did not ship', async () => {

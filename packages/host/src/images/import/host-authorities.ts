@@ -21,7 +21,7 @@ export async function hostAuthorities(bundle = '/etc/ssl/certs/ca-certificates.c
 export async function addAuthorities(tree: ImageTree, authorities: readonly string[]): Promise<void> {
   const bundle = tree.find(bundlePath)
   if (authorities.length === 0 || bundle?.kind !== 'file' || bundle.content.sizeBytes > longestBundle) return
-  const before = await wholeContent(bundle.content, longestBundle)
+  const before = await wholeContent(bundle.content, longestBundle, bundlePath)
   const trusted = new Set(certificatesOf(before.toString('latin1')))
   const added = authorities.filter((certificate) => !trusted.has(certificate))
   if (added.length === 0) return

@@ -13,6 +13,12 @@ export function importLimits(maxGb: number): ImportLimits {
   return { maxBytes: maxGb * 2 ** 30, maxEntries: 1_000_000, maxMetadataBytes: 256 * 2 ** 20 }
 }
 
+/** Over the bytes that the operator allows. */
 export function tooLarge(what: string): MagsError {
   return new MagsError('too_large', `${what}; the operator can allow more with MAGS_IMAGE_MAX_GB`)
+}
+
+/** Over what no setting changes. */
+export function tooMuch(what: string): MagsError {
+  return new MagsError('too_large', `${what}; no more is done here`)
 }

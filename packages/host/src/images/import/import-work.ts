@@ -30,7 +30,7 @@ export function importWork(
     abort,
     memory,
     progress: new Progress(onProgress),
-    counts: { entries: 0, metadataBytes: 0, packedBytes: 0, unpackedBytes: 0, skippedDevices: 0, droppedAttributes: 0 },
+    counts: { entries: 0, extensions: 0, extensionBytes: 0, metadataBytes: 0, packedBytes: 0, unpackedBytes: 0, skippedDevices: 0, droppedAttributes: 0 },
     logFile: join(dir, 'log'),
   }
 }

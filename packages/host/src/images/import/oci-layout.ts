@@ -25,6 +25,8 @@ export interface LayeredImage {
 const longestJson = 4 << 20
 export const mostLayers = 500
 const deepestIndex = 3
+/** Platforms that are named where none fits. */
+const mostOffered = 20
 const architectures: Readonly<Record<string, string>> = { x64: 'amd64', arm64: 'arm64' }
 
 /** What OCI calls the processor of this machine. */
@@ -36,7 +38,12 @@ export function ownArchitecture(): string {
 export async function readOciLayout(find: FindContent): Promise<LayeredImage> {
   const index = await find('index.json')
   if (index === undefined) throw imageInvalid('index.json is missing in the image layout')
-  const { manifest, digest } = await chooseManifest(find, parseJson(await wholeContent(index, longestJson), 'index.json'), 'index.json', deepestIndex)
+  const { manifest, digest } = await chooseManifest(
+    find,
+    parseJson(await wholeContent(index, longestJson, 'index.json'), 'index.json'),
+    'index.json',
+    deepestIndex,
+  )
   const config = asObject(parseJson(await blobOf(find, manifest.config, 'the configuration'), 'the configuration'), 'the configuration')
   checkPlatform(config)
   const described = asArray(manifest.layers, 'layers of the manifest')
@@ -54,7 +61,13 @@ export async function readOciLayout(find: FindContent): Promise<LayeredImage> {
 export function checkPlatform(config: JsonObject) {
   const [os, architecture] = [config.os, config.architecture]
   const fits = (os === undefined || os === '' || os === 'linux') && (architecture === undefined || architecture === '' || architecture === ownArchitecture())
-  if (!fits) throw imageInvalid(`the image is for ${os}/${architecture}; this machine needs linux/${ownArchitecture()}`)
+  if (!fits) throw imageInvalid(`the image is for ${platformWords(config)}; this machine needs linux/${ownArchitecture()}`)
+}
+
+/** Anything may stand there. */
+function platformWords(platform: JsonObject | undefined): string {
+  const words = (value: unknown) => (typeof value === 'string' ? value.slice(0, 40) : 'unknown')
+  return `${words(platform?.os)}/${words(platform?.architecture)}`
 }
 
 interface Descriptor {
@@ -88,7 +101,7 @@ async function findBlob(find: FindContent, { digest, sizeBytes }: Descriptor, wh
 
 async function blobOf(find: FindContent, value: unknown, what: string): Promise<Buffer> {
   const descriptor = readDescriptor(value, what)
-  const bytes = await wholeContent(await findBlob(find, descriptor, what), longestJson)
+  const bytes = await wholeContent(await findBlob(find, descriptor, what), longestJson, what)
   checkDigest(bytes, descriptor.digest, what)
   return bytes
 }
@@ -98,15 +111,21 @@ async function chooseManifest(find: FindContent, value: unknown, what: string, d
   const fitting = all.filter(({ platform }) => platform === undefined || (platform.os === 'linux' && platform.architecture === ownArchitecture()))
   const [chosen] = fitting
   if (chosen === undefined) {
-    const offered = all.map(({ platform }) => `${platform?.os}/${platform?.architecture}`).join(', ')
+    const offered = all
+      .slice(0, mostOffered)
+      .map(({ platform }) => platformWords(platform))
+      .join(', ')
     throw imageInvalid(`there is no image for linux/${ownArchitecture()} in it${offered === '' ? '' : `, only for ${offered}`}`)
   }
   // Variants of one processor (arm64/v8) are offered best first; without platforms they are different images.
   if (fitting.length > 1 && fitting.some(({ platform }) => platform === undefined))
     throw imageInvalid(`there are ${fitting.length} images in it; save one alone, with 'skopeo copy' or 'docker save NAME:TAG'`)
-  const bytes = await wholeContent(await findBlob(find, chosen, 'the manifest'), longestJson)
+  const bytes = await wholeContent(await findBlob(find, chosen, 'the manifest'), longestJson, 'the manifest')
   checkDigest(bytes, chosen.digest, 'the manifest')
   const manifest = asObject(parseJson(bytes, 'the manifest'), 'the manifest')
+  // One that is both would be another image to another reader.
+  if (manifest.manifests !== undefined && (manifest.layers !== undefined || manifest.config !== undefined))
+    throw imageInvalid('the manifest is an index and an image at once')
   if (manifest.manifests === undefined) return { manifest, digest: chosen.digest }
   if (depth === 0) throw imageInvalid('its indexes lie too deep in one another')
   return await chooseManifest(find, manifest, 'an index', depth - 1)

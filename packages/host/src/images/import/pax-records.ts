@@ -15,6 +15,8 @@ export interface PaxRecords {
 }
 
 const attributePrefix = 'SCHILY.xattr.'
+/** Attributes of one file fill 64 KiB at most. */
+const mostRecords = 10_000
 
 /** Reads records of `LENGTH KEY=VALUE\n`; the length counts all of it. Values may hold any byte. */
 export function readPaxRecords(bytes: Buffer): PaxRecords {
@@ -27,6 +29,7 @@ export function readPaxRecords(bytes: Buffer): PaxRecords {
     const equals = bytes.indexOf(0x3d, blank)
     if (length === 0 || end > bytes.length || bytes[end - 1] !== 0x0a || equals < 0 || equals >= end)
       throw imageInvalid('an extended header of the archive cannot be read')
+    if (values.size === mostRecords) throw imageInvalid(`an extended header of the archive has more than ${mostRecords} records`)
     values.set(bytes.toString('latin1', blank + 1, equals), bytes.subarray(equals + 1, end - 1))
     at = end
   }

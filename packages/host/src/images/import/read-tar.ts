@@ -35,11 +35,14 @@ const kinds: Readonly<Record<string, TarEntry['kind']>> = {
 }
 const longestHeaderBytes = 1 << 20
 
+/** Hears of every header before what follows it is read, with the bytes of one that only extends another (0 for an entry's own). */
+export type OnHeader = (extensionBytes: number) => Promise<void>
+
 /**
  * The entries of a tar archive: ustar, pax and GNU's long names. Ours, because what is checked and what is written must come from one reading, and because attributes (file capabilities) are bytes that
  * readers made for text lose. Rejects with 'image_invalid' naming the entry and the rule; nothing that is not understood is passed over.
  */
-export async function* readTar(reader: ByteReader): AsyncGenerator<TarEntry> {
+export async function* readTar(reader: ByteReader, onHeader: OnHeader = async () => undefined): AsyncGenerator<TarEntry> {
   const extra: { pax: PaxRecords | undefined; name: string | undefined; target: string | undefined } = { pax: undefined, name: undefined, target: undefined }
   for (let count = 0; ; ) {
     const block = await reader.read(blockBytes)
@@ -51,6 +54,7 @@ export async function* readTar(reader: ByteReader): AsyncGenerator<TarEntry> {
       )
     count++
     const { type } = header
+    await onHeader('xgLK'.includes(type) ? blockBytes + Math.max(0, header.sizeBytes) : 0)
     if (type === 'x') extra.pax = readPaxRecords(await contentOf(reader, header))
     else if (type === 'g') checkGlobal(readPaxRecords(await contentOf(reader, header)))
     else if (type === 'L') extra.name = untilNul(await contentOf(reader, header))

@@ -1,4 +1,5 @@
 import { type FileHandle, open } from 'node:fs/promises'
+import { imageInvalid } from './image-invalid.ts'
 import { tooLarge } from './import-limits.ts'
 
 /** Where the bytes of a file are. */
@@ -81,9 +82,9 @@ export function contentOfBytes(bytes: Buffer): Content {
   }
 }
 
-/** All of it. Rejects with 'too_large' over `maxBytes`. */
-export async function wholeContent(content: Content, maxBytes: number): Promise<Buffer> {
-  if (content.sizeBytes > maxBytes) throw tooLarge(`a file of ${content.sizeBytes} bytes where at most ${maxBytes} are read`)
+/** All of it. Rejects with 'image_invalid' over `maxBytes`, naming what it is. */
+export async function wholeContent(content: Content, maxBytes: number, what: string): Promise<Buffer> {
+  if (content.sizeBytes > maxBytes) throw imageInvalid(`${what} has ${content.sizeBytes} bytes; at most ${maxBytes}`)
   const parts: Buffer[] = []
   for await (const piece of content.read()) parts.push(piece)
   return Buffer.concat(parts)

@@ -4,7 +4,8 @@ import type { Child, FolderNode, ImageNode, ImageTree } from './image-tree.ts'
 import type { ImportWork } from './import-work.ts'
 import { megabytes } from './progress.ts'
 
-const longestPath = 4095
+/** With the folder it is written into the path must fit into what the system takes, 4,095 bytes: for mkfs.erofs, and to be removed again. */
+const longestPath = 3000
 
 interface Level {
   /** Ends with `/`, or is empty. */
