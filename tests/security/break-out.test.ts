@@ -15,6 +15,8 @@ const attempts: Record<string, string> = {
   'raises its own limits through control groups':
     'find / -xdev -name "memory.max" -o -xdev -name "memory.limit_in_bytes" | grep -q . && echo ESCAPED; ls /sys/fs/cgroup/* 2>/dev/null | grep -q . && echo ESCAPED',
   'writes below /sys': 'for f in $(find /sys -type f -perm -u+w 2>/dev/null | head -200); do (echo 1 > "$f") 2>/dev/null && echo "ESCAPED $f"; done',
+  'sees links, disks and other devices of the host':
+    'ls -d /sys/class/* /sys/block/* /sys/bus/* /sys/fs/* /sys/devices/[!s]* 2>/dev/null | grep . && echo ESCAPED',
   'reads kernel memory': 'head -c 16 /proc/kcore | grep -q . && echo ESCAPED',
   'reads the kernel log': 'dmesg 2>/dev/null | grep -q . && echo ESCAPED; perl -e \'exit(syscall(103, 3, my $b = " " x 100, 100) < 0)\' && echo ESCAPED',
   'reads kernel keys': 'test -s /proc/keys && echo ESCAPED',

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import type { SandboxShape } from '../driver.ts'
 import { seccompProfile } from './seccomp-profile.ts'
 
@@ -16,8 +17,6 @@ export interface OciConfigInput {
   readonly pidsLimit: number
   /** The compiled profile in base64; without it the runtime compiles the profile, which costs 40 ms. */
   readonly seccompBpf?: string | undefined
-  /** The runtime has to be told what to do where /sys cannot be mounted. */
-  readonly bindSys?: boolean
   readonly args: readonly string[]
 }
 
@@ -56,17 +55,25 @@ const maskedPaths = [
   '/proc/scsi',
   '/proc/timer_list',
   '/proc/timer_stats',
-  '/sys/devices/virtual/powercap',
-  '/sys/firmware',
 ]
 const readonlyPaths = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger']
 
 const mount = (destination: string, type: string, ...options: string[]) => ({ destination, type, source: type, options })
 
-/** The host's /sys without its control groups. A new one cannot be mounted by who does not own the network namespace; crun then does this by itself, runc does not. */
-const boundSys = [
-  { destination: '/sys', type: 'bind', source: '/sys', options: ['rbind', 'nosuid', 'noexec', 'nodev', 'ro'] },
-  mount('/sys/fs/cgroup', 'tmpfs', 'nosuid', 'noexec', 'nodev', 'ro', 'mode=755', 'size=4k'),
+const shownOfSys = ['/sys/devices/system/cpu', '/sys/devices/system/node', '/sys/kernel/mm/transparent_hugepage'].filter((path) => existsSync(path))
+
+/**
+ * A sysfs of its own cannot be mounted by who does not own the network namespace, and the host's tells of its devices, its links and those of other sandboxes (a runtime would take that one). So there is only what
+ * programs look for: how many processors there are, and how memory is paged.
+ */
+const sys = [
+  mount('/sys', 'tmpfs', 'nosuid', 'noexec', 'nodev', 'mode=755', 'size=64k', 'nr_inodes=64'),
+  ...shownOfSys.map((path) => ({
+    destination: path,
+    type: 'bind',
+    source: path,
+    options: ['bind', 'nosuid', 'noexec', 'nodev', 'ro'],
+  })),
 ]
 
 /** The runtime configuration (OCI runtime specification 1.0) of one warm container. */
@@ -96,7 +103,7 @@ export function ociConfig(input: OciConfigInput) {
       mount('/dev/pts', 'devpts', 'nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5'),
       mount('/dev/shm', 'tmpfs', 'nosuid', 'noexec', 'nodev', 'mode=1777', 'size=65536k'),
       mount('/dev/mqueue', 'mqueue', 'nosuid', 'noexec', 'nodev'),
-      ...(input.bindSys ? boundSys : [mount('/sys', 'sysfs', 'nosuid', 'noexec', 'nodev', 'ro')]),
+      ...sys,
       mount('/run', 'tmpfs', 'nosuid', 'nodev', 'mode=755', 'size=65536k'),
       ...(input.lentAgent === undefined
         ? []

@@ -16,7 +16,7 @@ export interface StartContainerDeps {
   readonly seccompBpf: string | undefined
 }
 
-export interface ContainerStart extends Omit<OciConfigInput, 'args' | 'seccompBpf' | 'bindSys'> {
+export interface ContainerStart extends Omit<OciConfigInput, 'args' | 'seccompBpf'> {
   readonly id: string
   /** Its run folder: bundle, socket, state of the runtime. */
   readonly dir: string
@@ -27,7 +27,7 @@ export interface ContainerStart extends Omit<OciConfigInput, 'args' | 'seccompBp
 export async function startContainer(deps: StartContainerDeps, { id, dir, timeoutMs, ...input }: ContainerStart): Promise<ProcessIdentity> {
   const { runtime, runtimeProgram, mounter, mounterBinary, seccompBpf } = deps
   const agent = input.lentAgent === undefined ? '/agent' : lentAgentPath
-  writeFileSync(join(dir, 'config.json'), JSON.stringify(ociConfig({ ...input, seccompBpf, bindSys: runtime === 'runc', args: [agent, 'container'] })))
+  writeFileSync(join(dir, 'config.json'), JSON.stringify(ociConfig({ ...input, seccompBpf, args: [agent, 'container'] })))
   const pidFile = join(dir, 'pid')
   const listen = [mounterBinary, 'listen', join(dir, 'agent.sock')]
   // cgroupfs is what runc takes without being asked.
