@@ -33,6 +33,8 @@ export interface BootGuestOptions {
   readonly timeoutMs: number
   /** At a low priority. */
   readonly background?: boolean
+  /** Ends the guest, also once it is booted. */
+  readonly abort?: AbortSignal
 }
 
 export interface BootedGuest {
@@ -40,12 +42,15 @@ export interface BootedGuest {
   readonly agent: AgentConnection
 }
 
+/** What the names of such machines begin with; none of them is a job's. */
+export const bootName = 'mags-boot'
+
 /** Boots a guest from its kernel until its agent answers. Rejects with MagsError 'sandbox_failed' and the last words of the guest or of QEMU; nothing is left running then. */
 export async function bootGuest(parts: GuestParts, options: BootGuestOptions): Promise<BootedGuest> {
   const { directory, timeoutMs } = options
   const machine = await startMachine({
     config: {
-      name: `mags-boot-${options.vcpus}-${options.memoryMb}`,
+      name: `${bootName}-${options.vcpus}-${options.memoryMb}`,
       accelerator: parts.accelerator,
       vcpus: options.vcpus,
       memoryMb: options.memoryMb,
@@ -65,6 +70,10 @@ export async function bootGuest(parts: GuestParts, options: BootGuestOptions): P
     timeoutMs,
     background: options.background ?? false,
   })
+  const kill = () => void machine.kill()
+  options.abort?.addEventListener('abort', kill, { once: true })
+  void machine.stopped.then(() => options.abort?.removeEventListener('abort', kill))
+  if (options.abort?.aborted) kill()
   try {
     return { machine, agent: await connectAgentOf(machine, join(directory, 'agent.sock'), timeoutMs) }
   } catch (error) {

@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { chown, mkdir, readdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { MagsError } from '@mags/protocol'
 import type { Logger } from 'pino'
 import { readRecord } from '../../recover/record-file.ts'
 import { newSandboxId } from '../sandbox-id.ts'
@@ -64,6 +65,8 @@ const layoutVersion = 1
 export class TemplateStore {
   readonly #deps: TemplateStoreDeps
   readonly #open = new Map<string, Promise<Template & { readonly sealed: SealedRam | undefined }>>()
+  readonly #making = new Set<Promise<void>>()
+  readonly #closing = new AbortController()
 
   constructor(deps: TemplateStoreDeps) {
     this.#deps = deps
@@ -119,7 +122,10 @@ export class TemplateStore {
     }
   }
 
+  /** Ends what is being made, too. */
   async close(): Promise<void> {
+    this.#closing.abort()
+    await Promise.allSettled(this.#making)
     const templates = await Promise.allSettled(this.#open.values())
     this.#open.clear()
     for (const template of templates) if (template.status === 'fulfilled') await template.value.sealed?.release()
@@ -135,7 +141,14 @@ export class TemplateStore {
     return { ramPath: sealed?.path ?? ramFile, stateFile: join(dir, 'state'), sealed }
   }
 
-  async #make(dir: string, parts: TemplateParts, background = false): Promise<void> {
+  #make(dir: string, parts: TemplateParts, background = false): Promise<void> {
+    const making = this.#makeNew(dir, parts, background)
+    this.#making.add(making)
+    return making.finally(() => this.#making.delete(making))
+  }
+
+  async #makeNew(dir: string, parts: TemplateParts, background: boolean): Promise<void> {
+    if (this.#closing.signal.aborted) throw new MagsError('not_available', 'the server is stopping')
     const { vmDir, uid, bootTimeoutMs, logger, ours } = this.#deps
     const began = performance.now()
     logger.info({ vcpus: parts.vcpus, memoryMb: parts.memoryMb, accelerator: parts.guest.accelerator }, 'making a template of a virtual machine')
@@ -160,6 +173,7 @@ export class TemplateStore {
       imageFile: parts.imageFile,
       timeoutMs: background ? patience * bootTimeoutMs : bootTimeoutMs,
       background,
+      abort: this.#closing.signal,
     })
     undo.defer(() => guest.machine.kill())
     undo.defer(() => guest.agent.close())
