@@ -1,11 +1,11 @@
 import type { Sandbox, SandboxShape } from '../drivers/driver.ts'
 
-/** Whose turn it is, and what it leaves to others. */
+/** Whose turn it is, and how many there are to share with. */
 export interface Turn {
   /** See `SandboxSpec.share`. */
   readonly share?: string | undefined
-  /** See `SandboxSpec.leaveFree`. */
-  readonly leaveFree?: number | undefined
+  /** See `SandboxSpec.shares`. */
+  readonly shares?: number | undefined
 }
 
 export interface Waiter {
@@ -13,7 +13,7 @@ export interface Waiter {
   readonly key: string
   readonly shape: SandboxShape
   readonly share: string
-  readonly leaveFree: number
+  readonly shares: number
   readonly resolve: (sandbox: Sandbox) => void
 }
 

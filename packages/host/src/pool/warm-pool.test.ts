@@ -193,36 +193,57 @@ describe('WarmPool', () => {
     expect(order).toEqual(['late 1', 'later', 'crowd 1', 'late 2', 'crowd 2', 'crowd 3'])
   })
 
-  it('gives its last place only to who leaves none free, and the others theirs as soon as there is one', async () => {
+  it('gives its last place only to who has none, and the others theirs as soon as there is one', async () => {
     const driver = new FakeDriver()
     const { pool, clock } = makePool(driver, { minSize: 1, maxSize: 4 })
     pool.open()
-    const modest = { share: 'crowd', leaveFree: 1 }
-    const first = await Promise.all([1, 2, 3].map(() => pool.take(small, undefined, modest)))
+    const crowd = { share: 'crowd', shares: 2 }
+    const first = await Promise.all([1, 2, 3].map(() => pool.take(small, undefined, crowd)))
     const order: string[] = []
-    const more = pool.take(small, undefined, modest).then(() => order.push('crowd'))
-    const ofItsOwn = pool.takeNew(small, { lowerDisks: [], upperDisk: '/none' }, undefined, modest).then(() => order.push('root of its own'))
+    const more = pool.take(small, undefined, crowd).then(() => order.push('crowd'))
+    const ofItsOwn = pool.takeNew(small, { lowerDisks: [], upperDisk: '/none' }, undefined, crowd).then(() => order.push('root of its own'))
     await clock.turn(1000)
     expect(pool.status()).toMatchObject({ idle: 1, busy: 3, waiting: 1 })
-    const other = await pool.take(small, undefined, { share: 'other' })
-    expect([other.warm, order]).toEqual([true, []])
+    for (let round = 0; round < 3; round++) {
+      const other = await pool.take(small, undefined, { share: 'other', shares: 2 })
+      expect([other.warm, order]).toEqual([true, []])
+      await other.sandbox.destroy()
+      // Who asked while the place was taken does not get it either.
+      await clock.turn(1000)
+      expect([pool.status().busy, order]).toEqual([3, []])
+    }
     await first[0]?.sandbox.destroy()
     await clock.turn(1000)
-    // The place that is free now is the one that is kept.
-    expect([pool.status().busy, order]).toEqual([3, []])
-    await first[1]?.sandbox.destroy()
-    await clock.turn(1000)
     expect(order).toHaveLength(1)
-    await first[2]?.sandbox.destroy()
+    await first[1]?.sandbox.destroy()
     await clock.turn(1000)
     await Promise.all([more, ofItsOwn])
     expect(pool.status()).toMatchObject({ busy: 3, waiting: 0 })
   })
 
-  it.each([0, 1, 3])('leaves no place free where there are %i', async (maxSize) => {
+  it('keeps no place for others while everybody has one, and again when one of them sleeps', async () => {
+    const { pool, clock } = makePool(new FakeDriver(), { minSize: 0, maxSize: 4 })
+    pool.open()
+    const take = (share: string) => pool.take(small, undefined, { share, shares: 2 })
+    const other = await take('other')
+    await Promise.all([take('crowd'), take('crowd'), take('crowd')])
+    expect(pool.status()).toMatchObject({ busy: 4, waiting: 0 })
+    pool.rest(other.sandbox, true)
+    let served = false
+    void take('crowd').then(() => {
+      served = true
+    })
+    await clock.turn(1000)
+    expect([pool.status().busy, served]).toEqual([3, false])
+    pool.rest(other.sandbox, false)
+    await clock.turn(1000)
+    expect([pool.status().busy, served]).toEqual([4, false])
+  })
+
+  it.each([0, 1, 3])('keeps no place for others where there are %i', async (maxSize) => {
     const { pool } = makePool(new FakeDriver(), { minSize: 0, maxSize })
     pool.open()
-    await Promise.all(Array.from({ length: maxSize || 5 }, () => pool.take(small, undefined, { leaveFree: 1 })))
+    await Promise.all(Array.from({ length: maxSize || 5 }, () => pool.take(small, undefined, { share: 'crowd', shares: 2 })))
     expect(pool.status()).toMatchObject({ busy: maxSize || 5, waiting: 0 })
   })
 

@@ -1,8 +1,10 @@
 import { MagsError } from '@mags/protocol'
 import type { Sandbox, SandboxDriver, SandboxRoot, SandboxShape } from '../drivers/driver.ts'
 import type { Headroom } from './headroom.ts'
+import { HeldPlaces } from './held-places.ts'
 import { type PoolClock, systemClock } from './pool-clock.ts'
 import { keyOf, type Shelf } from './shelf.ts'
+import { Shelves } from './shelves.ts'
 import { type Turn, type Waiter, WaitingLine } from './waiting-line.ts'
 
 export interface WarmPoolOptions {
@@ -32,6 +34,8 @@ const refillQuietMs = 15
 /** When there was no headroom, it is looked for again after this. */
 const headroomRetryMs = 500
 const firstRetryMs = 100
+/** A pool that may have so many keeps a place for newcomers. */
+const leastToKeepOne = 4
 const longestRetryMs = 10_000
 
 /**
@@ -47,17 +51,17 @@ export class WarmPool {
   readonly #driver: SandboxDriver
   readonly #options: WarmPoolOptions
   readonly #clock: PoolClock
-  readonly #shelves = new Map<string, Shelf>()
+  readonly #shelves = new Shelves()
   readonly #waiting = new WaitingLine()
   readonly #roomWaiters: (() => void)[] = []
-  readonly #busy = new Set<Sandbox>()
-  readonly #asleep = new Set<Sandbox>()
+  /** With whose they are. */
+  readonly #busy = new Map<Sandbox, string>()
+  readonly #held = new HeldPlaces()
+  readonly #asleep = new Map<Sandbox, string>()
   readonly #pending = new Set<Promise<void>>()
   #defaultShape: SandboxShape
   #minSize = 0
   #creating = 0
-  /** Of those, the ones that somebody has already. */
-  #creatingRoots = 0
   #takes = 0
   #hits = 0
   #lastTake = Number.NEGATIVE_INFINITY
@@ -78,7 +82,7 @@ export class WarmPool {
   /** Keeps at least so many of the default shape idle; 0 until called. */
   stock(minSize: number) {
     this.#minSize = minSize
-    const shelf = this.#shelf(this.#driver.warmShape(this.#defaultShape))
+    const shelf = this.#shelves.of(this.#driver.warmShape(this.#defaultShape))
     shelf.target = Math.max(shelf.target, minSize)
   }
 
@@ -92,9 +96,7 @@ export class WarmPool {
 
   /** Destroys what is idle of some shapes, and what is being made of them once it is there unless somebody waits for it. Settles when the idle ones are gone. */
   async retire(matches: (shape: SandboxShape) => boolean): Promise<void> {
-    const retired = [...this.#shelves].filter(([, { shape }]) => matches(shape))
-    for (const [key] of retired) this.#shelves.delete(key)
-    await Promise.allSettled(retired.flatMap(([, { idle }]) => idle.splice(0).map(({ sandbox }) => sandbox.destroy())))
+    await Promise.allSettled(this.#shelves.retire(matches).map((sandbox) => sandbox.destroy()))
     this.#refill()
   }
 
@@ -106,54 +108,58 @@ export class WarmPool {
 
   /** A sandbox that an earlier daemon started counts as busy. */
   adopt(sandbox: Sandbox) {
-    this.#markBusy(sandbox)
+    this.#markBusy(sandbox, '')
   }
 
   /** A busy one fell asleep, or is awake again. Asleep it makes room for another; its memory is what `headroom` sees. */
   rest(sandbox: Sandbox, asleep: boolean) {
     const [from, to] = asleep ? [this.#busy, this.#asleep] : [this.#asleep, this.#busy]
-    if (!from.delete(sandbox)) return
-    to.add(sandbox)
-    if (asleep) this.#roomMade()
+    const share = from.get(sandbox)
+    if (share === undefined) return
+    from.delete(sandbox)
+    to.set(sandbox, share)
+    if (!asleep) return this.#held.add(share)
+    this.#held.remove(share)
+    this.#roomMade()
   }
 
   /**
-   * Takes a sandbox for this shape; of those who wait, those with different shares get theirs in turn. One that leaves places free waits while a pool with a cap has no more than those. Rejects with `abort.reason` when aborted while waiting, and with MagsError 'sandbox_failed' when none came in time.
+   * Takes a sandbox for this shape; of those who wait, those with different shares get theirs in turn. Who has some already leaves the last place of a pool with a cap free, as long as somebody has none. Rejects with `abort.reason` when aborted while waiting, and with MagsError 'sandbox_failed' when none came in time.
    */
-  take(shape: SandboxShape, abort?: AbortSignal, { share = '', leaveFree = 0 }: Turn = {}): Promise<TakenSandbox> {
+  take(shape: SandboxShape, abort?: AbortSignal, { share = '', shares = 0 }: Turn = {}): Promise<TakenSandbox> {
     abort?.throwIfAborted()
     this.#takes++
     this.#lastTake = this.#clock.now()
-    const shelf = this.#shelf(this.#driver.warmShape(shape))
-    const warm = this.#mayBeBusy(leaveFree) ? shelf.idle.pop() : undefined
+    const shelf = this.#shelves.of(this.#driver.warmShape(shape))
+    const warm = this.#mayHold({ share, shares }) ? shelf.idle.pop() : undefined
     if (warm !== undefined) {
       this.#hits++
       this.#waiting.noteServed(share)
-      this.#markBusy(warm.sandbox)
+      this.#markBusy(warm.sandbox, share)
       this.#refillSoon()
       return Promise.resolve({ sandbox: warm.sandbox, warm: true })
     }
     shelf.target = Math.max(shelf.target, this.#minSize) + 1
-    return this.#wait(shelf.shape, abort, { share, leaveFree }).then((sandbox) => ({ sandbox, warm: false }))
+    return this.#wait(shelf.shape, abort, { share, shares }).then((sandbox) => ({ sandbox, warm: false }))
   }
 
-  /** Makes one for a root of its own; waits while the pool is at its cap, or has no more places than it leaves free. Rejects as `take` does. */
-  async takeNew(shape: SandboxShape, root: SandboxRoot, abort?: AbortSignal, { leaveFree = 0 }: Turn = {}): Promise<TakenSandbox> {
+  /** Makes one for a root of its own; waits while the pool is at its cap, or has no more places than are left free. Rejects as `take` does. */
+  async takeNew(shape: SandboxShape, root: SandboxRoot, abort?: AbortSignal, { share = '', shares = 0 }: Turn = {}): Promise<TakenSandbox> {
     this.#takes++
-    while (!this.#mayBeBusy(leaveFree) || !this.#hasRoom()) {
+    while (!this.#mayHold({ share, shares }) || !this.#hasRoom()) {
       const { promise, resolve, reject } = Promise.withResolvers<void>()
       const onAbort = () => reject(abort?.reason)
       abort?.addEventListener('abort', onAbort, { once: true })
       this.#roomWaiters.push(resolve)
-      if (this.#mayBeBusy(leaveFree)) this.#giveUpIdle()
+      if (this.#mayHold({ share, shares })) this.#giveUpIdle()
       await promise.finally(() => abort?.removeEventListener('abort', onAbort))
     }
     abort?.throwIfAborted()
     this.#creating++
-    this.#creatingRoots++
+    this.#held.add(share)
     try {
       const sandbox = await this.#driver.create(shape, root)
-      this.#markBusy(sandbox)
+      this.#markBusy(sandbox, share)
       return { sandbox, warm: false }
     } catch (error) {
       if (error instanceof MagsError) throw error
@@ -164,15 +170,14 @@ export class WarmPool {
       )
     } finally {
       this.#creating--
-      this.#creatingRoots--
+      this.#held.remove(share)
       this.#announceRoom()
     }
   }
 
   status() {
-    const idle = [...this.#shelves.values()].reduce((sum, shelf) => sum + shelf.idle.length, 0)
     return {
-      idle,
+      idle: this.#shelves.idle,
       busy: this.#busy.size,
       sleeping: this.#asleep.size,
       creating: this.#creating,
@@ -189,20 +194,10 @@ export class WarmPool {
     this.#cancelRefill?.()
     this.#cancelDrop?.()
     this.#cancelRetry?.()
-    const idle = [...this.#shelves.values()].flatMap((shelf) => shelf.idle.splice(0))
-    await Promise.allSettled([...idle.map(({ sandbox }) => sandbox.destroy()), ...this.#pending])
+    await Promise.allSettled([...this.#shelves.retire(() => true).map((sandbox) => sandbox.destroy()), ...this.#pending])
   }
 
-  #shelf(shape: SandboxShape): Shelf {
-    const key = keyOf(shape)
-    const found = this.#shelves.get(key)
-    if (found !== undefined) return found
-    const shelf: Shelf = { shape, idle: [], creating: 0, target: 0 }
-    this.#shelves.set(key, shelf)
-    return shelf
-  }
-
-  #wait(shape: SandboxShape, abort: AbortSignal | undefined, turn: Pick<Waiter, 'share' | 'leaveFree'>): Promise<Sandbox> {
+  #wait(shape: SandboxShape, abort: AbortSignal | undefined, turn: Pick<Waiter, 'share' | 'shares'>): Promise<Sandbox> {
     const { promise, resolve, reject } = Promise.withResolvers<Sandbox>()
     const waiter: Waiter = { key: keyOf(shape), shape, ...turn, resolve }
     this.#waiting.add(waiter)
@@ -229,19 +224,22 @@ export class WarmPool {
     return this.#options.maxSize === 0 || this.#total() < this.#options.maxSize
   }
 
-  /** Whether one more may be taken of which so many places are left. A small pool has none to leave. */
-  #mayBeBusy(leaveFree: number) {
+  /** Whether this share may have one more: the last place is for those who have none, as long as there are such. A small pool keeps none. */
+  #mayHold({ share, shares }: Pick<Waiter, 'share' | 'shares'>) {
     const { maxSize } = this.#options
-    return maxSize === 0 || leaveFree === 0 || this.#busy.size + this.#creatingRoots < maxSize - Math.min(leaveFree, Math.floor(maxSize / 4))
+    if (maxSize < leastToKeepOne || this.#held.of(share) === 0 || this.#held.shares >= shares) return true
+    return this.#held.total < maxSize - 1
   }
 
   #total() {
-    return this.#busy.size + this.#creating + [...this.#shelves.values()].reduce((sum, shelf) => sum + shelf.idle.length, 0)
+    return this.#busy.size + this.#creating + this.#shelves.idle
   }
 
   #giveUpIdle() {
-    const victim = [...this.#shelves.values()].find(({ idle }) => idle.length > 0)?.idle.shift()
-    victim?.sandbox.destroy().finally(() => this.#announceRoom())
+    this.#shelves
+      .giveUp()
+      ?.destroy()
+      .finally(() => this.#announceRoom())
   }
 
   #announceRoom() {
@@ -253,10 +251,11 @@ export class WarmPool {
     return new MagsError('sandbox_failed', `no sandbox could be made within ${seconds} s: ${lastFailure}; 'mags doctor' checks this machine`)
   }
 
-  #markBusy(sandbox: Sandbox) {
-    this.#busy.add(sandbox)
+  #markBusy(sandbox: Sandbox, share: string) {
+    this.#busy.set(sandbox, share)
+    this.#held.add(share)
     sandbox.died.then(() => {
-      this.#busy.delete(sandbox)
+      if (this.#busy.delete(sandbox)) this.#held.remove(share)
       this.#asleep.delete(sandbox)
       this.#roomMade()
     })
@@ -273,7 +272,7 @@ export class WarmPool {
     this.#cancelRefill = this.#clock.after(refillQuietMs / 3, () => {
       this.#cancelRefill = undefined
       const quiet = this.#clock.now() - this.#lastTake >= refillQuietMs
-      const low = [...this.#shelves.values()].some((shelf) => shelf.idle.length + shelf.creating < shelf.target / 2)
+      const low = [...this.#shelves].some((shelf) => shelf.idle.length + shelf.creating < shelf.target / 2)
       if (quiet || low || this.#waiting.length > 0) this.#refill()
       else this.#refillSoon()
     })
@@ -289,7 +288,7 @@ export class WarmPool {
       this.#pending.add(making)
       making.finally(() => this.#pending.delete(making))
     }
-    const short = this.#waiting.length > 0 || [...this.#shelves.values()].some((shelf) => shelf.idle.length < shelf.target)
+    const short = this.#waiting.length > 0 || [...this.#shelves].some((shelf) => shelf.idle.length < shelf.target)
     if (short && this.#creating === 0 && this.#failures === 0) {
       this.#cancelRetry ??= this.#clock.after(headroomRetryMs, () => {
         this.#cancelRetry = undefined
@@ -308,13 +307,12 @@ export class WarmPool {
     }
     const served = new Map<string, number>()
     for (const waiter of this.#waiters()) {
-      const shelf = this.#shelf(waiter.shape)
+      const shelf = this.#shelves.of(waiter.shape)
       const before = served.get(waiter.key) ?? 0
       if (before >= shelf.creating) return total === 0 || this.#options.headroom.forJob() ? shelf : undefined
       served.set(waiter.key, before + 1)
     }
-    const short = [...this.#shelves.values()].filter((shelf) => shelf.idle.length + shelf.creating < shelf.target)
-    const worst = short.sort((a, b) => a.idle.length + a.creating - (b.idle.length + b.creating))[0]
+    const [worst] = this.#shelves.short
     if (worst === undefined) return undefined
     const stocked = worst.idle.length + worst.creating
     return stocked < this.#minSize || this.#options.headroom.forStock() ? worst : undefined
@@ -322,15 +320,17 @@ export class WarmPool {
 
   /** Those who may have one now, in turn. */
   #waiters(): Waiter[] {
-    return this.#waiting.inTurn().filter(({ leaveFree }) => this.#mayBeBusy(leaveFree))
+    return this.#waiting.inTurn().filter((waiter) => this.#mayHold(waiter))
   }
 
   /** At the cap, a waiter for one shape may need an idle sandbox of another to go. */
   #makeRoom() {
     const [waiter] = this.#waiters()
     if (waiter === undefined) return
-    const victim = [...this.#shelves.entries()].find(([key, shelf]) => key !== waiter.key && shelf.idle.length > 0)?.[1].idle.shift()
-    victim?.sandbox.destroy().finally(() => this.#refill())
+    this.#shelves
+      .giveUp(waiter.key)
+      ?.destroy()
+      .finally(() => this.#refill())
   }
 
   async #make(shelf: Shelf) {
@@ -356,13 +356,13 @@ export class WarmPool {
 
   #place(shelf: Shelf, sandbox: Sandbox) {
     const key = keyOf(shelf.shape)
-    const waiter = this.#waiting.next(key, ({ leaveFree }) => this.#mayBeBusy(leaveFree))
+    const waiter = this.#waiting.next(key, (waiting) => this.#mayHold(waiting))
     if (waiter !== undefined) {
-      this.#markBusy(sandbox)
+      this.#markBusy(sandbox, waiter.share)
       waiter.resolve(sandbox)
       return
     }
-    if (this.#shelves.get(key) !== shelf) {
+    if (!this.#shelves.has(shelf)) {
       // It was retired meanwhile.
       sandbox.destroy()
       return
@@ -383,20 +383,13 @@ export class WarmPool {
       this.#cancelDrop = undefined
       if (this.#state !== 'open') return
       this.#dropUnused()
-      if ([...this.#shelves.values()].some((shelf) => shelf.idle.length > 0)) this.#planDrop()
+      if (this.#shelves.idle > 0) this.#planDrop()
     })
   }
 
-  /** The oldest of a shelf lie at the front: the newest is taken first, so what lies there was not needed. */
   #dropUnused() {
     const latest = this.#clock.now() - this.#options.idleTtlMs
     const defaultKey = keyOf(this.#driver.warmShape(this.#defaultShape))
-    for (const [key, shelf] of this.#shelves) {
-      const least = key === defaultKey ? this.#minSize : 0
-      while (shelf.idle.length > least && (shelf.idle[0]?.since ?? Number.POSITIVE_INFINITY) <= latest) {
-        shelf.idle.shift()?.sandbox.destroy()
-        shelf.target = Math.max(least, shelf.idle.length)
-      }
-    }
+    for (const sandbox of this.#shelves.dropUnused(latest, ({ shape }) => (keyOf(shape) === defaultKey ? this.#minSize : 0))) sandbox.destroy()
   }
 }

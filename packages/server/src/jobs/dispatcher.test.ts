@@ -67,20 +67,17 @@ describe('accounts', () => {
     expect(counter.served.slice(0, 9)).toEqual([1, 2, 3, 1, 2, 3, 1, 2, 3])
   })
 
-  it('has who runs several leave a place free while somebody else has none', async () => {
-    const known = new Set(['a'])
-    await using engine = await openEngine({ deps: { accounts: () => known } })
+  it('tells the host whose a sandbox is, and how many there are to share with', async () => {
+    let accounts = 1
+    await using engine = await openEngine({ deps: { accounts: () => accounts } })
     engine.dispatcher.start()
     const start = async (accountId: string) => {
-      const job = await engine.start({ accountId, script: 'wait' })
-      await until(async () => (await engine.store.get(job.requestId))?.status).toBe('running')
-      return engine.host.acquired.at(-1)?.leaveFree
+      await engine.ended(await engine.start({ accountId }))
+      return engine.host.acquired.at(-1)
     }
-    expect([await start('a'), await start('a')]).toEqual([0, 0])
-    known.add('b')
-    expect(await start('a')).toBe(1)
-    expect(await start('b')).toBe(0)
-    expect(await start('a')).toBe(0)
+    expect(await start('a')).toMatchObject({ share: 'a', shares: 1 })
+    accounts++
+    expect(await start('b')).toMatchObject({ share: 'b', shares: 2 })
   })
 
   it('goes by priority within an account, and by arrival in that', async () => {

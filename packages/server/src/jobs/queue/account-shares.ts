@@ -5,8 +5,6 @@ export interface SharesOptions {
   readonly maxTaking: number
   /** Jobs of one account with a sandbox that is awake, or asked for; 0: no bound. */
   readonly maxRunning: number
-  /** Everybody who may come. */
-  readonly accounts: () => Iterable<string>
 }
 
 type Counted = Pick<JobRun, 'accountId' | 'sleep'>
@@ -69,21 +67,10 @@ export class AccountShares {
   /** Whether an account may have so many more awake; 0: whether those it has are not too many. */
   hasRoom(accountId: string, more: number): boolean {
     const { maxRunning } = this.#options
-    return maxRunning === 0 || this.#awake(accountId) + more <= maxRunning
-  }
-
-  /** How many places an account that asks for a sandbox leaves free: one, when it has others and somebody else has none, so that whoever comes finds one at once. */
-  leaveFree(accountId: string): number {
-    if (this.#awake(accountId) < 2) return 0
-    for (const other of this.#options.accounts()) if (this.#awake(other) === 0) return 1
-    return 0
-  }
-
-  /** Those that have a sandbox that is awake, or are being given one. */
-  #awake(accountId: string): number {
+    if (maxRunning === 0) return true
     let awake = 0
     for (const { sleep } of this.#runs.get(accountId) ?? []) if (sleep.takesRoom) awake++
-    return awake
+    return awake + more <= maxRunning
   }
 
   #count(accountId: string, change: 1 | -1): void {
