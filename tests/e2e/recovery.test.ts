@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { Mags } from '@mags/sdk'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type DaemonPlace, makePlace, startDaemon, type TestDaemon } from '../kit/daemon.ts'
@@ -80,6 +81,21 @@ describe.runIf(canTest('MAGS_REQUIRE_CONTAINER', notRoot))('after the server was
     expect((await mags.status(requestId)).status).toBe('stopped')
   }, 120_000)
 
+  it('a server without its mounter ends and says why, and the next one goes on', async () => {
+    const first = await start(environment)
+    const staying = await clientOf(first).run('sleep 1000', { persistent: true })
+    await untilStatus(clientOf(first), staying.requestId, isRunning)
+    process.kill(mounterOf(first.pid), 'SIGKILL')
+    const words = 'the mounter ended (SIGKILL): no sandbox can be made without it; start the server again'
+    await expect.poll(() => first.log(), { timeout: 30_000 }).toContain(words)
+    expect(await first.stop()).toBe(1)
+
+    const mags = clientOf(await start(environment))
+    expect((await mags.exec(staying.requestId, 'echo here')).stdout).toBe('here\n')
+    expect(await mags.runAndWait('true')).toMatchObject({ status: 'completed' })
+    await mags.stop(staying.requestId)
+  }, 120_000)
+
   it('everything an idle server had is freed by a start and a stop', async () => {
     const first = await start(environment)
     await clientOf(first).runAndWait('true')
@@ -88,6 +104,8 @@ describe.runIf(canTest('MAGS_REQUIRE_CONTAINER', notRoot))('after the server was
     expect(await daemon.stop()).toBe(0)
   }, 120_000)
 })
+
+const mounterOf = (pid: number) => Number(execFileSync('pgrep', ['-P', `${pid}`, '-f', 'mounter serve'], { encoding: 'utf8' }))
 
 async function untilLine(mags: Mags, id: string, wanted: (line: string) => boolean) {
   for await (const row of mags.followLogs(id)) if (row.source === 'stdout' && wanted(row.message)) return

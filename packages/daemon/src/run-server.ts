@@ -43,7 +43,8 @@ async function serve(config: ServerConfig) {
   const { version, agentBinary, mounterBinary, imageScript } = await installation()
 
   logger.info({ instance: config.instance, dataDir: config.dataDir }, 'starting')
-  const host = await openHost({ ...config, images: { ...config.images, script: imageScript }, agentBinary, mounterBinary, logger })
+  const broken = Promise.withResolvers<string>()
+  const host = await openHost({ ...config, onBroken: broken.resolve, images: { ...config.images, script: imageScript }, agentBinary, mounterBinary, logger })
   undo.defer(() => host.close({ keepPersistent: true }))
 
   const apiUrl = `http://${config.host.includes(':') ? `[${config.host}]` : config.host}:${config.port}`
@@ -57,6 +58,7 @@ async function serve(config: ServerConfig) {
       maxRunningJobsPerAccount: config.jobs.maxRunningPerAccount,
       maxPendingJobsPerAccount: config.jobs.maxPendingPerAccount,
       maxJobSeconds: config.jobs.maxSeconds,
+      buildCacheBytes: config.buildCacheGb * 1024 ** 3,
       syncIntervalMs: config.workspaces.syncEveryMs,
       saveWaitMs: config.workspaces.saveWaitMs,
       sleepAfterMs: config.sleep.afterMs,
@@ -88,9 +90,12 @@ async function serve(config: ServerConfig) {
     'ready',
   )
 
-  const signal = await stop.signalled
-  logger.info({ signal }, 'stopping: running jobs may end, persistent ones stay')
+  const fault = broken.promise.then((reason) => new MagsError('internal', `${reason}: no sandbox can be made without it; start the server again`))
+  const ending = await Promise.race([stop.signalled, fault])
+  if (ending instanceof MagsError) logger.fatal({ err: ending }, 'stopping because of a fault: running jobs may end, persistent ones stay')
+  else logger.info({ signal: ending }, 'stopping: running jobs may end, persistent ones stay')
   await server.drain()
+  if (ending instanceof MagsError) throw ending
 }
 
 async function listen(app: Awaited<ReturnType<typeof createServer>>['app'], { host, port }: ServerConfig) {

@@ -6,6 +6,7 @@ import type { Logger } from 'pino'
 import { type CgroupTree, openCgroupTree } from './cgroups/cgroup-tree.ts'
 import { DialerClient } from './dialer/dialer-client.ts'
 import { openContainerDriver } from './drivers/container/open-container-driver.ts'
+import { DiskRoom } from './drivers/disk-room.ts'
 import type { Sandbox, SandboxDriver, SandboxShape } from './drivers/driver.ts'
 import { openVmDriver } from './drivers/vm/vm-driver.ts'
 import { Egress } from './egress/egress.ts'
@@ -41,6 +42,8 @@ export interface HostConfig {
   readonly runDir: string
   readonly agentBinary: string
   readonly mounterBinary: string
+  /** Hears why no sandbox can be made any more, and none saved; this process can only end then, and the next one goes on. */
+  readonly onBroken?: (reason: string) => void
   /** `auto` offers both walls and prefers VMs where KVM works; otherwise only the one named. */
   readonly isolation: 'auto' | 'vm' | 'container'
   /** What makes containers. */
@@ -95,6 +98,7 @@ export async function openHost(given: HostConfig): Promise<HostApi> {
   const layerSocket = join(config.runDir, 'layers.sock')
   const mounter = await MounterClient.start({ binary: config.mounterBinary, logFile: join(config.runDir, 'mounter.log'), layerSocket })
   undo.defer(() => mounter.close())
+  void mounter.died.then((error) => config.onBroken?.(error.message))
   const dialer = await DialerClient.start({ binary: config.mounterBinary, logFile: join(config.runDir, 'dialer.log') })
   undo.defer(() => dialer.close())
   const cgroups = await openCgroupTree()
@@ -213,6 +217,7 @@ async function containerWall(config: HostConfig, ground: Ground): Promise<Wall> 
       cgroupParent: `/mags/${config.instance}/container`,
       runDir: join(config.runDir, 'c'),
       scratchDir: join(config.dataDir, 'scratch'),
+      room: new DiskRoom({ dir: config.dataDir, logger: config.logger }),
       defaultShape: config.defaults,
       logger: config.logger,
     }),

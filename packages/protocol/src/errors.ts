@@ -55,6 +55,12 @@ const rows = {
   wake_failed: { status: 502, retryable: true, meaning: 'A sleeping job could not be woken; the text says why.' },
   rate_limited: { status: 429, retryable: true, meaning: 'Too many requests or over the quota.' },
   no_capacity: { status: 503, retryable: true, meaning: 'The queue is full.' },
+  storage_full: {
+    status: 507,
+    retryable: true,
+    meaning:
+      "The disk with the server's data is full, or cannot be written; the text says what to do. Nothing of the request was done, or what it began goes on once there is room.",
+  },
   sandbox_failed: { status: 500, retryable: true, meaning: 'A sandbox could not be made or died; the text has the last words of its driver.' },
   script_fetch_failed: { status: 400, retryable: true, meaning: 'The script address could not be read.' },
   internal: { status: 500, retryable: true, meaning: 'A fault of ours; the log has it under the request id.' },

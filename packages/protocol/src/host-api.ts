@@ -23,8 +23,8 @@ export interface SandboxSpec {
   readonly diskGb: number
   /** Whose it is: when many wait for a sandbox, those with different ones are served in turn. */
   readonly share?: string
-  /** So many of the machines that there may be at once are left to others who may come; with few of them, fewer or none. Default 0. */
-  readonly leaveFree?: number
+  /** How many shares there are, this one included: where there is a bound on machines, the last one is for shares that have none. Default: no other. */
+  readonly shares?: number
   /** Outlives the daemon when true (see `adopt`); otherwise freed by the next start. */
   readonly persistent: boolean
   /** Its root is read from and saved as this workspace. */
@@ -292,6 +292,11 @@ export interface RunningSandbox {
   readonly egressTotal: Promise<number>
   /** Hears of what it was refused, each target at most once a minute; at most 64 a minute. Returns how to stop; it settles when what was refused until then has been told, which takes a moment. */
   watchRefused(listener: (refused: RefusedConnection) => void): () => Promise<void>
+  /**
+   * Hears why its machine stands still although nobody wished so, such as a disk of this machine that is full, in words with what to do; and undefined once it goes on, which it does by itself. Until then
+   * everything that needs it rejects with MagsError 'storage_full'.
+   */
+  watchStalls(listener: (words: string | undefined) => void): void
   /**
    * Another machine with the state of this one: files always, memory and processes when its kind can (`withMemory`; the script's process and its output then go on in the copy, and the lease's `run` takes it over instead of
    * starting a script). This one goes on as if nothing happened; connections are not copied. Rejects with MagsError 'not_available' with the reason.

@@ -6,18 +6,26 @@ import { type Check, failure, ok, warning } from './finding.ts'
 
 const leastGb = 2
 const comfortableGb = 10
+/** About where containers are held; see DiskRoom of the host. */
+const fullGb = 0.125
+const leastInodes = 1000
 
 /** Free space where sandboxes' disks lie, and whether such a disk can be made and mounted. They are sparse files: what is free is what they can grow by, all together. */
 export function checkDisk(dataDir: string): Check {
   return {
     part: 'disk',
     async run() {
-      const { bavail, bsize, ffree } = await statfs(dataDir)
+      const { bavail, blocks, bsize, ffree, files } = await statfs(dataDir)
       const freeGb = (bavail * bsize) / 2 ** 30
-      const found = `${freeGb.toFixed(1)} GB free in ${dataDir}`
+      const sizes = freeGb < 1 ? `${Math.round(freeGb * 1024)} MB` : `${freeGb.toFixed(1)} GB`
+      const found = `${sizes} of ${((blocks * bsize) / 2 ** 30).toFixed(1)} GB free in ${dataDir}`
       const advice = 'free some space, or choose another folder with MAGS_DATA_DIR'
+      if (freeGb < fullGb) return failure(`it is full: ${found}; jobs and virtual machines stand still, and nothing new is stored, until there is room`, advice)
       if (freeGb < leastGb) return failure(found, advice)
-      if (ffree === 0) return failure(`${found}, but no free inodes`, advice)
+      // File systems that make inodes as they need them count none.
+      const inodes = `${ffree.toLocaleString('en-US')} of ${files.toLocaleString('en-US')} inodes free in ${dataDir}`
+      if (files > 0 && ffree === 0) return failure(`it is full: ${inodes}; nothing new is stored until there are some`, 'remove some files')
+      if (files > 0 && ffree < leastInodes) return warning(inodes, 'remove some files')
       try {
         await mountDisk(join(dataDir, 'doctor-disk'))
       } catch (error) {

@@ -27,4 +27,9 @@ export interface ConformanceSetup {
 export interface ConformanceOptions {
   /** Multiplies all time limits: emulated machines are slow. Default 1. */
   readonly timeScale?: number
+  /** Which of the groups after the first are tested. Default: all. */
+  readonly groups?: readonly ConformanceGroup[]
 }
+
+/** What a driver promises besides what one sandbox does: about ends, programs that somebody talks with, restarts of the daemon, sleep and copies. */
+export type ConformanceGroup = 'end' | 'start' | 'restart' | 'sleep' | 'fork'

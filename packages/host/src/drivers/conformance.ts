@@ -5,7 +5,7 @@ import { describeForkConformance } from './conformance-fork.ts'
 import { conformanceScript, conformancePrograms as programs } from './conformance-programs.ts'
 import { describeRestartConformance } from './conformance-restart.ts'
 import { digest, environment, filesOf, finish, sh, transcript } from './conformance-run.ts'
-import type { ConformanceOptions, ConformanceSetup } from './conformance-setup.ts'
+import type { ConformanceGroup, ConformanceOptions, ConformanceSetup } from './conformance-setup.ts'
 import { describeSleepConformance } from './conformance-sleep.ts'
 import { describeStartConformance } from './conformance-start.ts'
 import type { Sandbox } from './driver.ts'
@@ -304,9 +304,13 @@ export function describeDriverConformance(name: string, setUp: () => Promise<Con
     })
   })
 
-  describeEndConformance(name, setUp, timeScale)
-  describeStartConformance(name, setUp, timeScale)
-  describeRestartConformance(name, setUp, timeScale)
-  describeSleepConformance(name, setUp, timeScale)
-  describeForkConformance(name, setUp, timeScale)
+  const describeGroup: Record<ConformanceGroup, typeof describeEndConformance> = {
+    end: describeEndConformance,
+    start: describeStartConformance,
+    restart: describeRestartConformance,
+    sleep: describeSleepConformance,
+    fork: describeForkConformance,
+  }
+  const wanted = options.groups ?? (Object.keys(describeGroup) as ConformanceGroup[])
+  for (const group of wanted) describeGroup[group](name, setUp, timeScale)
 }

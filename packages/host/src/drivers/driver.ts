@@ -95,8 +95,17 @@ export interface Sandbox {
   /** Nothing inside can change its root until `resume`; programs that try are held. */
   quiesce(): Promise<void>
   resume(): Promise<void>
+  /**
+   * Why something that was written to its upper layer is gone, in words: the host's disk was full when it was to be written out. Undefined when that is not so, or cannot be for its kind, whose writes wait
+   * instead. `suspicious`: something went wrong; otherwise it need not look when there was always room.
+   */
+  lostWrites?(options: { readonly suspicious: boolean }): Promise<string | undefined>
   /** Ends every process that could still write to its root; it can only be read by `openLayer` and destroyed afterwards. Idempotent. */
   halt(): Promise<void>
+  /** Why it stands still although nobody wished so, in words with what to do: a disk of the host that is full. Its agent does not answer then; it goes on by itself. Absent for a kind that cannot. */
+  readonly stall?: string | undefined
+  /** Hears each change of that; at once when it stands still. */
+  watchStalls?(listener: (words: string | undefined) => void): void
   /** True when the limit on memory ended a program in it so far. */
   ranOutOfMemory(): Promise<boolean>
   /** Stops everything in it where it stands. Idempotent. Rejects, with everything going on, when that cannot be done. */

@@ -64,6 +64,8 @@ export class MounterClient {
   readonly #waiting = new Map<number, { resolve: (reply: MounterReply) => void; reject: (error: Error) => void; what: string }>()
   #lastId = 0
   #ended: Error | undefined
+  #closing = false
+  readonly #died = Promise.withResolvers<Error>()
 
   /** See {@link MounterOptions}. */
   readonly layerSocket: string | undefined
@@ -84,6 +86,11 @@ export class MounterClient {
     const child = startResident(binary, layerSocket === undefined ? [] : ['serve', layerSocket], { logFile, stdin: 'pipe', stdout: 'pipe' })
     await once(child, 'spawn')
     return new MounterClient(child, layerSocket)
+  }
+
+  /** Settles when it ends although it was not closed, with why: all it had mounted is gone, and nothing can be mounted any more. */
+  get died(): Promise<Error> {
+    return this.#died.promise
   }
 
   get pid() {
@@ -178,6 +185,7 @@ export class MounterClient {
   }
 
   async close() {
+    this.#closing = true
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return
     const exit = once(this.#child, 'exit')
     this.#child.stdin?.end()
@@ -203,6 +211,7 @@ export class MounterClient {
 
   #fail(error: Error) {
     this.#ended = error
+    if (!this.#closing) this.#died.resolve(error)
     for (const { reject } of this.#waiting.values()) reject(error)
     this.#waiting.clear()
   }

@@ -231,6 +231,8 @@ export class HostSandbox implements RunningSandbox {
     return this.#around.egress.watchRefused(listener)
   }
 
+  readonly watchStalls = (listener: (words: string | undefined) => void) => this.#sandbox.watchStalls?.(listener)
+
   async fork(spec: SandboxSpec, abort?: AbortSignal): Promise<Forked> {
     this.#mustBeAwake()
     // A save holds the files of the sandbox now and then. Those asked for from here on wait for the copy.
@@ -246,7 +248,7 @@ export class HostSandbox implements RunningSandbox {
 
   async saveWorkspace(options: { readonly final: boolean }): Promise<WorkspaceSaved> {
     if (this.#around.workspace === undefined) throw new MagsError('bad_request', 'this job has no workspace')
-    this.#mustBeAwake()
+    this.#mustBeAwake({ orStalled: this.isolation === 'container' })
     const workspace = this.#around.workspace
     const saving = this.#forks.then(() => workspace.save(options))
     this.#saves = Promise.allSettled([this.#saves, saving])
@@ -261,8 +263,11 @@ export class HostSandbox implements RunningSandbox {
     await this.#around.end()
   }
 
-  #mustBeAwake() {
+  /** `orStalled`: a container's files can be read from outside. */
+  #mustBeAwake({ orStalled = false } = {}) {
     if (this.#rest !== 'awake' || this.#wish !== 'awake') throw asleepError()
+    if (this.#sandbox.stall === undefined || orStalled) return
+    throw new MagsError('storage_full', `the machine stands still: ${this.#sandbox.stall}; it goes on by itself once there is room`)
   }
 
   async #explainScript(): Promise<ScriptExit> {

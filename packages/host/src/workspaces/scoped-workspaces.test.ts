@@ -227,6 +227,17 @@ describe('workspaces of which one folder is kept', () => {
     expect(await storedPaths('b', 2)).toEqual(['/', '/workspace', '/workspace/a'])
   })
 
+  it('is a base with the layers that are here, also while the sandbox that saved it is about to go', async () => {
+    const first = await begin({ workspace: wholeOf('a') })
+    first.upper.file('root/b', 'x')
+    await save(first.workspace)
+    const asked = workspaces.prepare({ image, diskGb: 1 / 64, stacks: true, base: { storageId: storage('a') }, onProgress: () => undefined })
+    await first.end()
+    const prepared = await asked
+    expect(prepared.root.lowerDisks).toEqual([first.root.upperDisk])
+    await prepared.release()
+  })
+
   it('keeps records that name the folder', async () => {
     const first = await begin({ workspace: hold('a') })
     await save(first.workspace)

@@ -70,6 +70,9 @@ export class Workspaces implements HostWorkspaces {
     const storageId = request.workspace?.storageId
     // Its last sandbox may be on its way out still, with the disk in its hands.
     if (storageId !== undefined) await this.#untilFree(storageId)
+    const base = request.base && this.#open.get(request.base.storageId)
+    // What a sandbox leaves that is about to go is here at once; reading it from the store takes longer.
+    if (base?.ends) await this.#whenClosed(base)
     return await prepareRoot(this.#deps, request)
   }
 
@@ -200,10 +203,15 @@ export class Workspaces implements HostWorkspaces {
   async #untilFree(storageId: string) {
     const open = this.#open.get(storageId)
     if (open === undefined) return
+    if (!(await this.#whenClosed(open))) throw new MagsError('workspace_in_use', `workspace ${storageId} is in use by a sandbox`)
+  }
+
+  /** False when that takes too long. */
+  async #whenClosed(open: OpenWorkspace): Promise<boolean> {
     const timeout = new AbortController()
-    const freed = await Promise.race([open.closed.then(() => true), delay(leaveWithinMs, false, { signal: timeout.signal })])
+    const closed = await Promise.race([open.closed.then(() => true), delay(leaveWithinMs, false, { signal: timeout.signal })])
     timeout.abort()
-    if (!freed) throw new MagsError('workspace_in_use', `workspace ${storageId} is in use by a sandbox`)
+    return closed
   }
 
   /** Copies that rest are written out to the real disk, so that they can be trusted after a power cut. */

@@ -2,6 +2,7 @@ import { createReadStream } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { MagsError } from '@mags/protocol'
+import { storageFaultOf } from '../state/storage-fault.ts'
 
 const unfinished = '.part'
 
@@ -75,8 +76,8 @@ async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
 
 function translate(error: unknown): unknown {
   const { code } = error as NodeJS.ErrnoException
-  if (code === 'ENOSPC' || code === 'EDQUOT')
-    return new MagsError('internal', 'the disk with the data of the server is full; free some space on it', { cause: error })
+  const storageFault = storageFaultOf(error)
+  if (storageFault !== undefined) return new MagsError('storage_full', storageFault, { cause: error })
   if (code === 'ENOENT') return new MagsError('not_found', 'the content of the file is gone; upload it again', { cause: error })
   return error
 }

@@ -2,18 +2,20 @@ import { randomUUID } from 'node:crypto'
 import { type ErrorCode, errorCatalogue, MagsError } from '@mags/protocol'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import type { Logger } from 'pino'
+import { storageFaultOf } from '../state/storage-fault.ts'
 import { streamsBody } from './streams-body.ts'
 
 /** The one place where errors become HTTP answers. */
 export function sendError(error: unknown, request: FastifyRequest, reply: FastifyReply, logger: Logger): void {
-  const known = error instanceof MagsError ? error : (translate(error as FastifyError & { errcode?: number }, request) ?? unexpected(error, request, logger))
+  const known = error instanceof MagsError ? error : (translate(error as FastifyError, request) ?? unexpected(error, request, logger))
   const status = statusOf(known.code, request.url)
-  if (status >= 500 && known.code !== 'internal' && known.code !== 'no_capacity')
+  // A full disk is told once, by whoever writes to it, and not for every request.
+  if (status >= 500 && known.code !== 'internal' && known.code !== 'no_capacity' && known.code !== 'storage_full')
     logger.warn({ err: known, method: request.method, url: request.url.split('?', 1)[0] }, 'a request failed')
   if (reply.raw.headersSent) return void reply.raw.destroy()
   if (known.code === 'unauthorized') reply.header('www-authenticate', 'Bearer')
   const retryAfter = known.details?.retry_after_seconds
-  if (status === 429 || status === 503) reply.header('retry-after', typeof retryAfter === 'number' ? retryAfter : 1)
+  if (status === 429 || status === 503 || status === 507) reply.header('retry-after', typeof retryAfter === 'number' ? retryAfter : status === 507 ? 10 : 1)
   // The rest of a body nobody reads would be taken for the next request; who reads it as it comes sees to that, too.
   if (status === 413 && !streamsBody(request)) reply.header('connection', 'close')
   void reply.code(status).send(errorBody(known))
@@ -28,9 +30,9 @@ function statusOf(code: ErrorCode, url: string): number {
   return url.startsWith('/api/v1/') ? (row.statusV1 ?? row.status) : row.status
 }
 
-const diskFullErrcode = 13
-
-function translate(error: FastifyError & { errcode?: number }, request: FastifyRequest): MagsError | undefined {
+function translate(error: FastifyError, request: FastifyRequest): MagsError | undefined {
+  const storageFault = storageFaultOf(error)
+  if (storageFault !== undefined) return new MagsError('storage_full', storageFault, { cause: error })
   switch (error.code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE': {
       const field = request.method === 'POST' && request.routeOptions.url?.endsWith('/mags-jobs') ? 'script: at most 1 MiB; ' : ''
@@ -44,10 +46,6 @@ function translate(error: FastifyError & { errcode?: number }, request: FastifyR
       return new MagsError('bad_request', 'the address of the request is not valid')
     case 'FST_ERR_MAX_PARAM_LENGTH':
       return new MagsError('not_found', 'no such thing: a name or id has 255 characters at most')
-    case 'ERR_SQLITE_ERROR':
-      if (error.errcode === diskFullErrcode)
-        return new MagsError('internal', 'the disk with the data of the server is full; free some space on it', { cause: error })
-      return undefined
     default:
       return error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500
         ? new MagsError('bad_request', error.message, { cause: error })

@@ -17,8 +17,6 @@ export interface DispatcherDeps extends JobRunDeps {
   readonly maxRunningJobsPerAccount?: number
   /** For how many jobs of one account a sandbox is asked for at once, while nobody else waits; default twice the processors, 8 at least. */
   readonly maxTakingPerAccount?: number
-  /** Everybody who may come: while one of them has no sandbox, who has some leaves a place free. Default none. */
-  readonly accounts?: () => Iterable<string>
   /** Hears of every job that is not over, at once, and again when it has got its workspace or is tried again; `run.done` says when it is over. */
   readonly onTracked?: (job: JobHead, run: JobRun) => void
 }
@@ -48,13 +46,11 @@ export class Dispatcher {
       onRetry: (job, before) => this.#tryAgain(job, before),
       onAsleep: () => this.#dispatch(),
       onWake: (accountId) => this.requireRoom(accountId, 1),
-      leaveFree: (accountId) => this.#shares.leaveFree(accountId),
     }
     this.#waiting = new WaitingJobs({ clock: deps.clock, timers: deps.saving.timers, onReady: () => this.#dispatch() })
     this.#shares = new AccountShares({
       maxTaking: deps.maxTakingPerAccount ?? Math.max(8, 2 * availableParallelism()),
       maxRunning: deps.maxRunningJobsPerAccount ?? 0,
-      accounts: deps.accounts ?? (() => []),
     })
   }
 
@@ -264,7 +260,7 @@ export class Dispatcher {
     }
     if (waiting.workspace === undefined) return job
     try {
-      const got = await holdForJob({ store, host, clock, workspaces: saving.workspaces }, job)
+      const got = await run.trouble.store(() => holdForJob({ store, host, clock, workspaces: saving.workspaces }, job))
       if ('job' in got) {
         this.#waiting.leaveLine(waiting)
         run.hold(got.job)

@@ -66,7 +66,7 @@ describe('JobEgress', () => {
     for (let port = 1; port <= 40; port++) refuse({ protocol: 'tcp', address: '203.0.113.7', port })
     expect(rows).toHaveLength(16)
     timers.end(30_000)
-    await vi.waitFor(() => expect(rows.at(-1)).toBe('refused: 24 more targets (egress policy)'))
+    await vi.waitFor(() => expect(rows.at(-1)).toBe('refused: 24 more targets (egress policy)'), 10_000)
     timers.pass(60_000)
     refuse({ protocol: 'tcp', address: '203.0.113.7', port: 99 })
     expect(rows.at(-1)).toBe('refused: tcp 203.0.113.7:99 (egress policy)')
@@ -76,8 +76,8 @@ describe('JobEgress', () => {
     const { end, stored, state, timers, listeners } = setUp({ storedBytes: 100 })
     state.bytes = 5
     timers.end(30_000)
-    await vi.waitFor(() => expect(stored).toEqual([105]))
-    await vi.waitFor(() => expect(timers.pending).toEqual([30_000]))
+    await vi.waitFor(() => expect(stored).toEqual([105]), 10_000)
+    await vi.waitFor(() => expect(timers.pending).toEqual([30_000]), 10_000)
     timers.end(30_000)
     state.bytes = 9
     await end()
@@ -97,7 +97,7 @@ describe('JobEgress', () => {
     const { end, stored, state, timers } = setUp({ storedBytes: 100, isAdopted: true })
     state.bytes = 30
     timers.end(30_000)
-    await vi.waitFor(() => expect(timers.pending).toEqual([30_000]))
+    await vi.waitFor(() => expect(timers.pending).toEqual([30_000]), 10_000)
     state.bytes = 40
     await end()
     expect(stored).toEqual([110])
@@ -107,7 +107,7 @@ describe('JobEgress', () => {
     const { egress, end, stored, state, timers, sandbox, listeners } = setUp()
     state.bytes = 10
     timers.end(30_000)
-    await vi.waitFor(() => expect(stored).toEqual([10]))
+    await vi.waitFor(() => expect(stored).toEqual([10]), 10_000)
     egress.watch(sandbox({ bytes: 7 }), { hasRules: true })
     expect(listeners.size).toBe(1)
     await end()
@@ -126,7 +126,7 @@ describe('JobEgress', () => {
   it('listens for one that goes on', async () => {
     const { listeners, timers } = setUp({ hasRules: false })
     timers.end(2000)
-    await vi.waitFor(() => expect(listeners.size).toBe(1))
+    await vi.waitFor(() => expect(listeners.size).toBe(1), 10_000)
   })
 
   it('stores nothing for a job that sent nothing', async () => {
@@ -157,7 +157,7 @@ describe('JobEgress', () => {
     const { end, stored, state, timers, warn } = setUp({ failStores: 1 })
     state.bytes = 7
     timers.end(30_000)
-    await vi.waitFor(() => expect(warn).toHaveBeenCalledOnce())
+    await vi.waitFor(() => expect(warn).toHaveBeenCalledOnce(), 10_000)
     await end()
     expect(stored).toEqual([7])
   })

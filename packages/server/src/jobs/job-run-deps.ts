@@ -31,6 +31,6 @@ export interface JobRunDeps {
   readonly onAsleep?: () => void
   /** One is about to be woken; it is not when this throws. */
   readonly onWake?: (accountId: string) => void
-  /** See `SandboxSpec.leaveFree`. */
-  readonly leaveFree?: (accountId: string) => number
+  /** How many accounts there are that may have jobs; see `SandboxSpec.shares`. */
+  readonly accounts?: () => number
 }

@@ -8,6 +8,7 @@ import { deadlineOf, type Ending, failed, jobIsEnding, judge, mayWorkAgain, type
 import type { JobRunDeps } from './job-run-deps.ts'
 import { JobSandbox } from './job-sandbox.ts'
 import { JobScript } from './job-script.ts'
+import { JobTrouble } from './job-trouble.ts'
 import { endTry, type Tries } from './retry-job.ts'
 import { scriptOf } from './script-of.ts'
 import { JobSleep } from './sleep/job-sleep.ts'
@@ -38,6 +39,7 @@ export class JobRun {
   readonly log: JobLog
   readonly sleep: JobSleep
   readonly uses: JobUses
+  readonly trouble: JobTrouble
   readonly #deps: JobRunDeps
   readonly #start: StartReport
   readonly #abort = new AbortController()
@@ -67,12 +69,13 @@ export class JobRun {
     this.#done = before === undefined ? Promise.withResolvers<void>() : before.#done
     const { requestId, persistent, restarted, environment, attempt, maxRetries, retryBackoffSeconds } = job
     const { log } = this
+    this.trouble = new JobTrouble(log, () => void this.#destroy())
     this.#tries = { attempt, maxRetries, retryBackoffSeconds }
     this.hold(job)
     const workspace = () => this.#workspace
     const { store, clock, logger } = deps
     const { timers, stopSaveWaitMs } = deps.saving
-    this.#sandbox = new JobSandbox(deps, job, log, (words) => void this.fail(words))
+    this.#sandbox = new JobSandbox(deps, job, { log, trouble: this.trouble, onFault: (words) => void this.fail(words) })
     const sleeper = {
       requestId,
       log,
@@ -107,6 +110,7 @@ export class JobRun {
         this.#ending = { kind: 'timeout', words }
       },
       finish: (verdict) => this.#finish(verdict),
+      giveUp: this.trouble.giveUp,
     })
     const used = {
       ...seen,
@@ -145,8 +149,7 @@ export class JobRun {
   /** It has its workspace, if it is to have one. */
   hold({ requestId, workspaceId, workspaceStorageId: storageId }: JobHead): void {
     if (workspaceId === null || storageId === null || this.#workspace !== undefined) return
-    const { log } = this
-    this.#workspace = new JobWorkspace(this.#deps.saving, { requestId, workspaceId, storageId, log, onFenced: (words) => void this.fail(words) })
+    this.#workspace = new JobWorkspace(this.#deps.saving, { requestId, workspaceId, storageId, log: this.log, onFenced: (words) => void this.fail(words) })
   }
 
   /** Whether `enter` would have to wait. */
@@ -163,8 +166,8 @@ export class JobRun {
   /** Takes a sandbox and stores that; undefined when the job ended instead. */
   async take(job: Job): Promise<SandboxLease | undefined> {
     try {
-      const leaveFree = this.#deps.leaveFree?.(this.accountId) ?? 0
-      return await this.takeFrom(job, (spec, abort) => this.#deps.host.acquire({ ...spec, leaveFree }, abort, tellProgress(this.log)))
+      const shares = this.#deps.accounts?.() ?? 1
+      return await this.takeFrom(job, (spec, abort) => this.#deps.host.acquire({ ...spec, shares }, abort, tellProgress(this.log)))
     } catch (error) {
       await this.#failBy(error)
       this.#workspace?.leave()
@@ -233,10 +236,7 @@ export class JobRun {
     const { running } = this.#sandbox
     if (running === undefined) return
     // A stop or the end of the server came while the script was being started.
-    if (this.#finishing) {
-      void this.#destroy()
-      return
-    }
+    if (this.#finishing) return void this.#destroy()
     await this.#script.follow(running)
   }
 
@@ -260,9 +260,9 @@ export class JobRun {
     await this.follow()
   }
 
-  /** Ends the job as `stopped`; settles once that is stored. */
+  /** Ends the job as `stopped`; settles once that is stored. Rejects with MagsError 'storage_full' when that has to wait for room. */
   stop(): Promise<void> {
-    this.#stopping ??= this.#stop()
+    this.#stopping ??= Promise.race([this.#stop(), this.trouble.unstored])
     return this.#stopping
   }
 
@@ -270,6 +270,7 @@ export class JobRun {
   async shutDown(reason: string): Promise<void> {
     this.#ending ??= { kind: 'shutdown', reason }
     this.#workspace?.hurry()
+    this.trouble.leave()
     await this.#finish(judge({ kind: 'sandbox-lost', exitCode: 137 }, this.#ending))
   }
 
@@ -280,6 +281,7 @@ export class JobRun {
 
   /** Leaves the job as it is stored, for the next process. */
   async detach(): Promise<void> {
+    this.trouble.leave()
     if (this.#finishing) {
       this.#workspace?.hurry()
       await this.#finishing
@@ -332,14 +334,9 @@ export class JobRun {
     if (this.#ending || this.#detached) return Promise.resolve(false)
     this.#waiting = false
     const { queueMs, acquireMs } = this.timings
-    return this.#deps.store.markRunning(this.requestId, {
-      vmId: lease.sandboxId,
-      isolation: lease.isolation,
-      warm: lease.warm,
-      queueMs: queueMs ?? 0,
-      acquireMs: acquireMs ?? 0,
-      startedAt: timestamp(this.#deps.clock()),
-    })
+    const { sandboxId: vmId, isolation, warm } = lease
+    const times = { queueMs: queueMs ?? 0, acquireMs: acquireMs ?? 0, startedAt: timestamp(this.#deps.clock()) }
+    return this.trouble.store(() => this.#deps.store.markRunning(this.requestId, { vmId, isolation, warm, ...times }), this.#abort.signal)
   }
 
   #storeTimings(timings: JobTimings): void {
@@ -374,7 +371,8 @@ export class JobRun {
     const [{ requestId, log }, { onRetry }] = [this, this.#deps]
     const stopping = () => this.#ending?.kind === 'stop' || this.#ending?.kind === 'shutdown'
     const next = onRetry === undefined || this.#detached ? undefined : (job: Job) => onRetry(job, this)
-    const ending = { requestId, log, workspace: this.#workspace, egress: this.#sandbox.egress, timings: () => this.timings, stopping }
+    const { room } = this.trouble
+    const ending = { requestId, log, workspace: this.#workspace, egress: this.#sandbox.egress, timings: () => this.timings, stopping, ...room }
     this.#next = await endTry(this.#deps, { ...ending, tries: this.#tries, endSandbox: () => this.#sandbox.end(this.#destroy()), next }, verdict)
     if (this.#next !== undefined) return
     this.#done.resolve()

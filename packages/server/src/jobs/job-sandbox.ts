@@ -5,6 +5,7 @@ import type { JobHead } from './job.ts'
 import { JobEgress } from './job-egress.ts'
 import { JobEgressPolicy } from './job-egress-policy.ts'
 import type { JobRunDeps } from './job-run-deps.ts'
+import type { JobTrouble } from './job-trouble.ts'
 import { settlesWithin } from './settles-within.ts'
 
 /** How long the next try waits for the sandbox of the one before. */
@@ -18,13 +19,19 @@ const endMs = 5000
 export class JobSandbox {
   readonly egress: JobEgress
   readonly #policy: JobEgressPolicy
+  readonly #trouble: JobTrouble
   readonly #warn: (error: unknown, words: string) => void
   readonly #onFault: (words: string) => void
   #running: RunningSandbox | undefined
 
   /** `onFault` hears why it cannot go on. */
-  constructor(deps: Pick<JobRunDeps, 'store' | 'logger' | 'saving'>, { requestId, egressBytes }: JobHead, log: JobLog, onFault: (words: string) => void) {
+  constructor(
+    deps: Pick<JobRunDeps, 'store' | 'logger' | 'saving'>,
+    { requestId, egressBytes }: JobHead,
+    { log, trouble, onFault }: { readonly log: JobLog; readonly trouble: JobTrouble; readonly onFault: (words: string) => void },
+  ) {
     const { store, logger, saving } = deps
+    this.#trouble = trouble
     const storeBytes = (bytes: number) => store.setEgressBytes(requestId, bytes)
     this.egress = new JobEgress({ storedBytes: egressBytes, log, logger, timers: saving.timers, storeBytes })
     this.#policy = new JobEgressPolicy(() => this.#running)
@@ -49,6 +56,7 @@ export class JobSandbox {
   /** Its first one. */
   begin(running: RunningSandbox): void {
     this.#running = running
+    this.#trouble.watch(running)
   }
 
   /** The first one counts. `isOver`: the job ended while it was being made. */
@@ -61,13 +69,16 @@ export class JobSandbox {
   /** One of a former process, or none. */
   adopt(running: RunningSandbox | undefined): void {
     this.#running = running
-    if (running) this.egress.watch(running, { isAdopted: true })
+    if (running === undefined) return
+    this.#trouble.watch(running)
+    this.egress.watch(running, { isAdopted: true })
   }
 
   /** A wake made another one, or it was given back. */
   replace(running: RunningSandbox | undefined): void {
     this.#running = running
     if (running === undefined) return
+    this.#trouble.watch(running)
     this.#catchUp(running)
     this.egress.watch(running)
   }

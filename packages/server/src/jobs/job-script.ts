@@ -31,6 +31,8 @@ export interface ScriptedJob {
   /** It ran out of time; this is why it ends. */
   timedOut(words: string): void
   finish(verdict: Verdict): Promise<void>
+  /** See `EndingJob`. */
+  readonly giveUp: AbortSignal
 }
 
 /**
@@ -160,7 +162,7 @@ export class JobScript {
     if (exit.reason !== undefined) await log.system(exit.reason, 'error')
     await log.flush()
     const store = () => this.#deps.store.setScriptExit(requestId, exit.exitCode, start.timings)
-    await storeSurely(store, (error) => this.#warn(error, 'the state of a job could not be stored'))
+    await storeSurely(store, (error) => this.#warn(error, 'the state of a job could not be stored'), { giveUp: this.#job.giveUp })
     await log.markScriptExit(exit.exitCode)
     this.#seen.resolve(exit)
     this.followSandbox(running)

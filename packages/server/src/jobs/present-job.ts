@@ -10,10 +10,12 @@ export interface JobSurroundings {
   readonly live: JobTimings | undefined
   readonly workspace: Workspace | undefined
   readonly visibility: Visibility
+  /** Why it stands still, if it does. */
+  readonly trouble: string | undefined
 }
 
 /** A job as the status route gives it. */
-export function presentJob(job: Job, { appsUrl, live, workspace, visibility }: JobSurroundings): JobStatusAnswer {
+export function presentJob(job: Job, { appsUrl, live, workspace, visibility, trouble }: JobSurroundings): JobStatusAnswer {
   const timings = live?.queueMs == null ? job.timings : live
   return {
     request_id: job.requestId,
@@ -59,7 +61,7 @@ export function presentJob(job: Job, { appsUrl, live, workspace, visibility }: J
     egress: job.egress === null ? null : presentEgress(job.egress),
     egress_bytes: job.egressBytes,
     forked_from: job.forkedFrom,
-    error: job.error,
+    error: job.error ?? trouble ?? null,
   }
 }
 

@@ -1,5 +1,5 @@
 import { timestamp } from '../state/timestamp.ts'
-import { type EndingJob, endJob } from './end-job.ts'
+import { type EndingJob, endJob, flushLog } from './end-job.ts'
 import type { Job } from './job.ts'
 import type { Verdict } from './job-outcome.ts'
 import type { JobRun } from './job-run.ts'
@@ -46,7 +46,7 @@ export async function endTry(deps: Parameters<typeof endJob>[0], job: EndingTry,
  * The row comes first: when we die in between, the next process finds a job that was running, and one row more is all that shows of it.
  */
 async function retryJob(deps: Pick<JobRunDeps, 'store' | 'clock' | 'logger'>, job: EndingTry, verdict: Verdict): Promise<Job | undefined> {
-  const { requestId, log, workspace, egress, tries } = job
+  const { requestId, log, workspace, egress, tries, giveUp, onFull } = job
   const warn = (err: unknown, words: string) => deps.logger.warn({ err, requestId }, words)
   const unsaved = await workspace?.finish({ stopping: false })
   if (unsaved !== undefined) await log.system(unsaved, 'error')
@@ -55,12 +55,13 @@ async function retryJob(deps: Pick<JobRunDeps, 'store' | 'clock' | 'logger'>, jo
   const backoffSeconds = backoffSecondsOf(tries)
   const next = backoffSeconds === 0 ? 'the next begins now' : `the next begins in ${backoffSeconds} s`
   try {
+    await flushLog(log, { giveUp, onFull })
     await log.beginAnew(`attempt ${tries.attempt} of ${tries.maxRetries + 1} failed: ${verdict.error ?? 'for an unknown reason'}; ${next}`)
     let isStored = false
     const store = async () => {
       isStored = await deps.store.retry(requestId, timestamp(deps.clock() + backoffSeconds * 1000))
     }
-    await storeSurely(store, (fault) => warn(fault, 'that a job is to be tried again could not be stored'))
+    await storeSurely(store, (fault) => warn(fault, 'that a job is to be tried again could not be stored'), { giveUp, onFull })
     return isStored ? await deps.store.get(requestId) : undefined
   } catch (error) {
     warn(error, 'a job could not be tried again')

@@ -36,6 +36,7 @@ import { type ForkDeps, forkJob } from './fork-job.ts'
 import type { Job } from './job.ts'
 import { presentJob } from './present-job.ts'
 import { sleepJob, wakeJob } from './sleep/sleep-job.ts'
+import { startSteps } from './start-steps.ts'
 import type { JobStore } from './store.ts'
 import { submitJob } from './submit-job.ts'
 import { runForSync } from './sync-job.ts'
@@ -98,7 +99,8 @@ export const jobRoutes: FastifyPluginCallbackZod<JobRoutesDeps> = (app, deps, do
       if (job.timings.queueMs !== null) reply.header('server-timing', serverTiming(startSteps(job)))
       const workspace = job.workspaceStorageId === null ? undefined : await deps.workspaces.byStorageId(job.workspaceStorageId)
       const { visibility } = job.persistent ? await deps.access.find(ownerOf(job)) : noAccess
-      return presentJob(job, { appsUrl: deps.appsUrlNow(), live: deps.dispatcher.find(job.requestId)?.timings, workspace, visibility })
+      const { timings: live, trouble } = deps.dispatcher.find(job.requestId) ?? {}
+      return presentJob(job, { appsUrl: deps.appsUrlNow(), live, workspace, visibility, trouble: trouble?.words })
     },
   )
 
@@ -256,13 +258,5 @@ export const jobRoutes: FastifyPluginCallbackZod<JobRoutesDeps> = (app, deps, do
   )
   done()
 }
-
-/** The steps of its start for `serverTiming`; says so when no warm sandbox was there. */
-const startSteps = ({ timings, warm }: Job) => ({
-  queue: timings.queueMs,
-  [warm === false ? 'acquire;desc="no warm sandbox"' : 'acquire']: timings.acquireMs,
-  attach: timings.attachMs,
-  'first-byte': timings.firstByteMs,
-})
 
 const round = (value: number) => Math.round(value * 1000) / 1000

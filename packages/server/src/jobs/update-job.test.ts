@@ -37,10 +37,10 @@ describe('egress rules', () => {
     const gate = Promise.withResolvers<void>()
     await using mags = await startSleepServer({ beforeRun: () => gate.promise })
     const id = await mags.submit({ script: 'wait', persistent: true })
-    await expect.poll(async () => (await mags.status(id)).status).toBe('running')
+    await expect.poll(async () => (await mags.status(id)).status, { timeout: 10_000 }).toBe('running')
     expect((await patch(mags, id, { egress: 'none' })).status).toBe(200)
     gate.resolve()
-    await expect.poll(() => onlySandbox(mags).egress).toBe('none')
+    await expect.poll(() => onlySandbox(mags).egress, { timeout: 10_000 }).toBe('none')
   })
 
   it('hold for a sandbox that was being made anew', async () => {
@@ -58,7 +58,7 @@ describe('egress rules', () => {
     expect((await patch(mags, id, { egress: 'none' })).status).toBe(200)
     gate.resolve()
     expect((await waking).status).toBe(200)
-    await expect.poll(() => onlySandbox(mags).egress).toBe('none')
+    await expect.poll(() => onlySandbox(mags).egress, { timeout: 10_000 }).toBe('none')
     // A later one is not undone by the next waking.
     await patch(mags, id, { egress: { deny: ['example.org'] } })
     await mags.call('POST', `/mags-jobs/${id}/sleep`, { release: true })

@@ -1,6 +1,8 @@
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import process from 'node:process'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { beginning } from './cursor.ts'
 import { JobLog } from './job-log.ts'
@@ -160,5 +162,87 @@ describe('JobLog', () => {
     expect(await rowsOf(log)).toEqual(lines.map((line) => line.trimEnd()))
     await log.end({ status: 'completed', exitCode: 0 })
     expect(await rowsOf()).toHaveLength(500)
+  })
+})
+
+/** Not so as another user, nor in most containers. */
+const canMount = process.getuid?.() === 0 && spawnSync('unshare', ['--mount', 'true']).status === 0
+
+describe('JobLog on a full disk', () => {
+  const room = { firstWaitMs: 1, longestWaitMs: 2 }
+  const disk = () => {
+    let mount: string | undefined = join(directory, 'small')
+    mkdirSync(mount)
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', mount])
+    const at = mount
+    return {
+      log: join(at, 'aa', 'job.log'),
+      fill: () => {
+        try {
+          for (;;) appendFileSync(join(at, 'filler'), Buffer.alloc(4096))
+        } catch {}
+      },
+      free: () => rmSync(join(at, 'filler'), { force: true }),
+      [Symbol.dispose]: () => {
+        if (mount !== undefined) execFileSync('umount', ['-l', mount])
+        mount = undefined
+      },
+    }
+  }
+
+  it.runIf(canMount)('acknowledges nothing until there is room, and then goes on without a loss', async () => {
+    using small = disk()
+    const log = new JobLog({ path: small.log, maxBytes: 1 << 20, clock: () => 0, room })
+    await log.sink(chunk(0, 'one\n'))
+    small.fill()
+    const text = `${'x'.repeat(20_000)}\n`
+    let acknowledged = false
+    const taken = log.sink(chunk(4, text)).then(() => {
+      acknowledged = true
+    })
+    await log.sticking
+    expect(log.stuck).toContain('disk with the server')
+    // Who has something to say does not wait for it.
+    await log.system('said meanwhile', 'info')
+    expect(acknowledged).toBe(false)
+    expect(log.safeOffsets().stdout).toBe(4)
+    small.free()
+    await taken
+    expect(log.stuck).toBeUndefined()
+    await log.end({ status: 'completed', exitCode: 0 })
+    expect(log.fault).toBeUndefined()
+    expect(await rowsOf(logFile(small.log))).toEqual(['one', text.trimEnd(), 'said meanwhile'])
+  })
+
+  it.runIf(canMount)('is made as soon as there is room', async () => {
+    using small = disk()
+    small.fill()
+    const log = new JobLog({ path: small.log, maxBytes: 1 << 20, clock: () => 0, room })
+    const taken = log.sink(chunk(0, 'one\n'))
+    await log.sticking
+    small.free()
+    await taken
+    await log.close()
+    expect(await rowsOf(logFile(small.log))).toEqual(['one'])
+  })
+
+  it.runIf(canMount)('loses what cannot be written, and says so, when nobody waits any more; what a closing server leaves comes again', async () => {
+    using small = disk()
+    small.fill()
+    const lost = new JobLog({ path: small.log, maxBytes: 1 << 20, clock: () => 0, room })
+    const given = lost.sink(chunk(0, 'x\n'))
+    await lost.sticking
+    lost.giveUp()
+    expect(await given).toBe('discard')
+    expect(lost.fault?.message).toContain('ENOSPC')
+    await lost.close()
+    const left = new JobLog({ path: small.log, maxBytes: 1 << 20, clock: () => 0, room })
+    let settled = false
+    void left.sink(chunk(0, 'x\n')).then(() => {
+      settled = true
+    })
+    await left.sticking
+    await left.close()
+    expect(settled).toBe(false)
   })
 })

@@ -1,12 +1,13 @@
-import { constants } from 'node:fs'
-import { type FileHandle, mkdir, open } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import type { FileHandle } from 'node:fs/promises'
 import type { JobStatus, OutputSink } from '@mags/protocol'
+import { RoomWait, type RoomWaitOptions } from '../state/room-wait.ts'
+import { storageFaultOf } from '../state/storage-fault.ts'
 import type { LogBytes } from './cursor.ts'
+import { lineEnd } from './line-end.ts'
 import { LineHold } from './line-hold.ts'
-import { readRange, summarizeLog } from './log-file.ts'
-import { anewFlag, encodeRecord, errorFlag, headerBytes, type LogRecord, limitFlag, maxPayloadBytes, partialFlag } from './record.ts'
-import { characterBoundary } from './utf8.ts'
+import { openLogFile, readRange, summarizeLog } from './log-file.ts'
+import { LogTail } from './log-tail.ts'
+import { anewFlag, encodeRecord, errorFlag, headerBytes, type LogRecord, limitFlag, maxPayloadBytes, partialFlag, recordBytes } from './record.ts'
 
 export interface JobLogOptions {
   readonly path: string
@@ -15,6 +16,8 @@ export interface JobLogOptions {
   readonly clock: () => number
   /** Called once, when the first byte of output is in the file. */
   readonly onFirstOutput?: () => void
+  /** How it waits while the disk is full. */
+  readonly room?: Pick<RoomWaitOptions, 'firstWaitMs' | 'longestWaitMs' | 'onFull'>
 }
 
 /** How a job ended, for those who follow its log. */
@@ -32,13 +35,13 @@ interface Stream {
   waiting: { readonly upTo: number; readonly resolve: () => void }[]
 }
 
-const tailBytes = 64 * 1024
 const largestWrite = 1024 * 1024
 
 /**
  * The log of a job that waits or runs: one writer, any number of followers.
  *
- * States: new → open (first write or `open`) → ended (`end`) or detached (`close`); failed when the file cannot be written, then output is dropped and `fault` says why.
+ * States: new → open (first write or `open`) → ended (`end`) or detached (`close`); failed when the file cannot be written, then output is dropped and `fault` says why. While the disk is full it is stuck, not failed:
+ * nothing is acknowledged, so the sandbox keeps its output (and a program that writes more than it can keep stands still), and the write is tried until it works or `giveUp` or `close` is called.
  * Everything written stays readable in all states. One write is under way at a time; what comes meanwhile is written together by the next.
  *
  * The unfinished last line of a stream is written at once too, behind the last record readers may see, and written again as part of a whole
@@ -57,10 +60,11 @@ export class JobLog implements LogBytes {
   #queue: LogRecord[] = []
   #heldChanged = false
   #writing: Promise<void> | undefined
-  #tail: { start: number; bytes: Buffer }[] = []
+  readonly #tail = new LogTail()
   readonly #listeners = new Set<() => void>()
   #firstOutput: (() => void) | undefined
   #fault: Error | undefined
+  readonly #room: RoomWait
   #scriptExit: { exitCode: number; position: number } | undefined
   #end: LogEnd | undefined
   #detached = false
@@ -69,6 +73,7 @@ export class JobLog implements LogBytes {
 
   constructor(options: JobLogOptions) {
     this.#options = options
+    this.#room = new RoomWait(options.room)
     this.#firstOutput = options.onFirstOutput
     this.#streams = { stdout: this.#makeStream('stdout'), stderr: this.#makeStream('stderr') }
   }
@@ -76,7 +81,14 @@ export class JobLog implements LogBytes {
   /** Opens the file, cutting off what a crash left unfinished at its end. Optional: the first write does it too. */
   async open(): Promise<void> {
     this.#file ??= this.#openFile()
-    await this.#file
+    const opening = this.#file
+    try {
+      await opening
+    } catch (error) {
+      // The next write tries it anew.
+      if (storageFaultOf(error) !== undefined && this.#file === opening) this.#file = undefined
+      throw error
+    }
   }
 
   /** Takes output of the sandbox; settles once it is in the file. Bytes that are there already (after an adoption) are skipped. What still comes of it after `beginAnew` is dropped. */
@@ -95,7 +107,7 @@ export class JobLog implements LogBytes {
     if (this.#end || this.#detached) return
     this.#attempt++
     // Opened only afterwards, as after a restart, it would set the streams to where the former try ended. That it cannot be is for the write to tell.
-    await this.open().catch(() => undefined)
+    await this.#room.run(() => this.open()).catch(() => undefined)
     await this.flush()
     for (const stream of [this.#streams.stdout, this.#streams.stderr]) Object.assign(stream, { received: 0, queued: 0, safe: 0 })
     this.#firstOutput = undefined
@@ -103,18 +115,33 @@ export class JobLog implements LogBytes {
     await this.flush()
   }
 
-  /** Adds rows of the system's own, after the output so far. */
+  /** Adds rows of the system's own, after the output so far. Settles once they are in the file, or it is known that the disk is full: then they are as soon as there is room. */
   async system(text: string, level: 'info' | 'error'): Promise<void> {
     if (this.#end || this.#detached) return
     this.#releaseHeld()
     this.#addSystemRecord(text, level === 'error' ? errorFlag : 0)
-    await this.flush()
+    await Promise.race([this.flush(), this.sticking])
   }
 
-  /** Settles once everything so far, unfinished lines included, is in the file (or it failed). */
+  /** Settles once everything so far, unfinished lines included, is in the file (or it failed). Waits while the disk is full. */
   async flush(): Promise<void> {
     this.#releaseHeld()
     while (this.#writing) await this.#writing
+  }
+
+  /** Why nothing can be written at the moment, and what to do. */
+  get stuck(): string | undefined {
+    return this.#room.words
+  }
+
+  /** Settles when it is stuck. */
+  get sticking(): Promise<void> {
+    return this.#room.sticking
+  }
+
+  /** From now on a full disk is a fault like any other: what cannot be written is lost. */
+  giveUp(): void {
+    this.#room.giveUp()
   }
 
   /** The script of a persistent job ended; its sandbox lives on. */
@@ -136,6 +163,7 @@ export class JobLog implements LogBytes {
   /** Closes the file. Without an end before, output that still comes is not acknowledged. */
   async close(): Promise<void> {
     this.#detached = true
+    this.giveUp()
     await this.flush()
     const file = await this.#file?.catch(() => undefined)
     this.#file = Promise.reject(new Error('the log is closed'))
@@ -172,10 +200,7 @@ export class JobLog implements LogBytes {
   }
 
   async read(position: number, length: number): Promise<Buffer> {
-    for (const part of this.#tail) {
-      if (position >= part.start && position < part.start + part.bytes.length) return part.bytes.subarray(position - part.start)
-    }
-    return await readRange(this.#options.path, position, length)
+    return this.#tail.from(position) ?? (await readRange(this.#options.path, position, length))
   }
 
   async #take(chunk: Parameters<OutputSink>[0]): ReturnType<OutputSink> {
@@ -211,12 +236,7 @@ export class JobLog implements LogBytes {
 
   async #openFile(): Promise<FileHandle> {
     const { path } = this.#options
-    const openIt = () => open(path, constants.O_RDWR | constants.O_CREAT, 0o600)
-    const file = await openIt().catch(async (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'ENOENT') throw error
-      await mkdir(dirname(path), { recursive: true, mode: 0o700 })
-      return await openIt()
-    })
+    const file = await openLogFile(path)
     try {
       const { size } = await file.stat()
       if (size > 0) {
@@ -291,16 +311,17 @@ export class JobLog implements LogBytes {
 
   async #writeAll(): Promise<void> {
     try {
-      await this.open()
+      await this.#room.run(() => this.open())
       do {
         this.#heldChanged = false
-        await this.#writeBatch(this.#takeBatch())
+        const batch = this.#takeBatch()
+        await this.#room.run(() => this.#writeBatch(batch))
       } while (this.#queue.length > 0 || this.#heldChanged)
     } catch (error) {
       await this.#fail(error as Error)
     } finally {
       this.#writing = undefined
-      if (this.#closed) this.#settleAll()
+      if (this.#closed && (!this.#detached || this.#end)) this.#settleAll()
     }
   }
 
@@ -324,10 +345,15 @@ export class JobLog implements LogBytes {
     for (const record of provisional) end = encodeRecord(record, block, end)
     const file = await this.#file
     if (file === undefined) return
-    for (let done = 0; done < end; ) done += (await file.write(block, done, end - done, this.#size + done)).bytesWritten
+    for (let done = 0; done < end; ) {
+      const { bytesWritten } = await file.write(block, done, end - done, this.#size + done)
+      done += bytesWritten
+      // A full disk takes a part of it.
+      this.#fileEnd = Math.max(this.#fileEnd, this.#size + done)
+    }
     if (this.#size + end < this.#fileEnd) await file.truncate(this.#size + end)
     this.#fileEnd = this.#size + end
-    this.#remember(block.subarray(0, committed))
+    this.#tail.add(this.#size, block.subarray(0, committed))
     this.#size += committed
     for (const record of [...batch, ...provisional]) {
       if (record.source === 'system') continue
@@ -351,21 +377,14 @@ export class JobLog implements LogBytes {
     })
   }
 
-  /** Keeps the end of the log in memory: followers of a running job read from there. */
-  #remember(block: Buffer) {
-    if (block.length === 0) return
-    this.#tail.push({ start: this.#size, bytes: block })
-    let total = this.#tail.reduce((sum, part) => sum + part.bytes.length, 0)
-    while (total > tailBytes) total -= this.#tail.shift()?.bytes.length ?? 0
-  }
-
   async #fail(error: Error): Promise<void> {
     this.#fault ??= error
     this.#queue = []
     // What a failed write left behind would hide all later records.
     const file = await this.#file?.catch(() => undefined)
     await file?.truncate(this.#size).catch(() => undefined)
-    this.#settleAll()
+    // What was not acknowledged when the server ends comes again to the next one.
+    if (!this.#detached || this.#end) this.#settleAll()
     this.#notify()
   }
 
@@ -378,15 +397,4 @@ export class JobLog implements LogBytes {
   #notify() {
     for (const listener of this.#listeners) listener()
   }
-}
-
-const recordBytes = (record: LogRecord) => headerBytes + record.payload.length
-
-/** Where to end a block that must end at or before `limit`: after a line if one ends there, else between two characters. */
-function lineEnd(block: Buffer, start: number, limit: number): number {
-  if (limit >= block.length) return block.length
-  const after = block.lastIndexOf(10, limit - 1) + 1
-  if (after > start) return after
-  const boundary = characterBoundary(block, limit)
-  return boundary > start ? boundary : limit
 }

@@ -1,4 +1,6 @@
-import { open, stat } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import { type FileHandle, mkdir, open, stat } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import type { LogBytes } from './cursor.ts'
 import { anewFlag, decodeRecord, headerBytes, type LogRecord, limitFlag, maxPayloadBytes } from './record.ts'
 
@@ -8,6 +10,16 @@ export function logFile(path: string): LogBytes {
     size: async () => (await stat(path).catch(ignoreMissing))?.size ?? 0,
     read: (position, length) => readRange(path, position, length),
   }
+}
+
+/** For reading and writing; made when missing, with its folder. */
+export async function openLogFile(path: string): Promise<FileHandle> {
+  const openIt = () => open(path, constants.O_RDWR | constants.O_CREAT, 0o600)
+  return await openIt().catch(async (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error
+    await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+    return await openIt()
+  })
 }
 
 export async function readRange(path: string, position: number, length: number): Promise<Buffer> {

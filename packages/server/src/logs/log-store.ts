@@ -1,5 +1,6 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Logger } from 'pino'
 import type { LogBytes } from './cursor.ts'
 import { JobLog, type JobLogOptions } from './job-log.ts'
 import { logFile } from './log-file.ts'
@@ -9,17 +10,20 @@ export class LogStore {
   readonly #directory: string
   readonly #maxBytes: number
   readonly #clock: () => number
+  readonly #logger: Pick<Logger, 'error'> | undefined
   readonly #active = new Map<string, JobLog>()
 
-  constructor(deps: { directory: string; maxBytes: number; clock: () => number }) {
+  constructor(deps: { directory: string; maxBytes: number; clock: () => number; logger?: Pick<Logger, 'error'> }) {
     this.#directory = deps.directory
     this.#maxBytes = deps.maxBytes
     this.#clock = deps.clock
+    this.#logger = deps.logger
   }
 
   /** The log of a job that is about to wait or run; nothing is on disk yet. */
   create(requestId: string, onFirstOutput?: () => void): JobLog {
-    const options: JobLogOptions = { path: this.#path(requestId), maxBytes: this.#maxBytes, clock: this.#clock }
+    const onFull = (words: string, err: unknown) => this.#logger?.error({ err, requestId }, `the log of a job waits: ${words}`)
+    const options: JobLogOptions = { path: this.#path(requestId), maxBytes: this.#maxBytes, clock: this.#clock, room: { onFull } }
     const log = new JobLog(onFirstOutput ? { ...options, onFirstOutput } : options)
     this.#active.set(requestId, log)
     return log

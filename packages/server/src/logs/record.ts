@@ -74,3 +74,6 @@ export function decodeRecord(block: Buffer, at: number): LogRecord | number | un
   if (crc32(payload, crc32(block.subarray(at, at + 24))) !== block.readUInt32LE(at + 24)) return undefined
   return { source, flags: block[at + 2] ?? 0, timeMs: block.readDoubleLE(at + 8), streamOffset: Number(block.readBigUInt64LE(at + 16)), payload }
 }
+
+/** How long it is in a file. */
+export const recordBytes = (record: LogRecord) => headerBytes + record.payload.length

@@ -1,6 +1,8 @@
 import { sql, type Transaction } from 'kysely'
+import type { Logger } from 'pino'
 import type { Database, DatabaseConfig } from './database.ts'
 import type { Tables } from './schema.ts'
+import { storageFaultOf } from './storage-fault.ts'
 
 type Work<T> = (transaction: Transaction<Tables>) => Promise<T>
 
@@ -23,10 +25,14 @@ export class GroupCommit {
   readonly #kind: DatabaseConfig['kind']
   #waiting: Entry[] = []
   #active = false
+  readonly #logger: Pick<Logger, 'error' | 'info'> | undefined
+  /** That the disk is full was logged, and no write has worked since. */
+  #isFull = false
 
-  constructor(database: Database, kind: DatabaseConfig['kind']) {
+  constructor(database: Database, kind: DatabaseConfig['kind'], logger?: Pick<Logger, 'error' | 'info'>) {
     this.#database = database
     this.#kind = kind
+    this.#logger = logger
   }
 
   /**
@@ -51,10 +57,15 @@ export class GroupCommit {
   async #commit(group: readonly Entry[]): Promise<void> {
     try {
       const results = await this.#transact(group)
+      if (this.#isFull) this.#logger?.info('the database can be written again')
+      this.#isFull = false
       group.forEach((entry, index) => {
         entry.resolve(results[index])
       })
     } catch (error) {
+      const storageFault = storageFaultOf(error)
+      if (storageFault !== undefined && !this.#isFull) this.#logger?.error({ err: error }, `the database cannot be written: ${storageFault}`)
+      this.#isFull ||= storageFault !== undefined
       const [only] = group
       if (group.length === 1 && only !== undefined) return only.reject(error)
       for (const entry of group) await this.#commit([entry])

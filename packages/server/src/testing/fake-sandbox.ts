@@ -39,6 +39,7 @@ export class FakeSandbox implements RunningSandbox {
   boots = false
   readonly #host: FakeHost
   readonly #behaviour: FakeBehaviour
+  readonly #stallListeners = new Set<(words: string | undefined) => void>()
   readonly #refusedListeners = new Set<(refused: RefusedConnection) => void>()
   readonly #exited = Promise.withResolvers<ScriptExit>()
   readonly #gone = Promise.withResolvers<void>()
@@ -203,6 +204,15 @@ export class FakeSandbox implements RunningSandbox {
   watchRefused(listener: (refused: RefusedConnection) => void): () => Promise<void> {
     this.#refusedListeners.add(listener)
     return async () => void this.#refusedListeners.delete(listener)
+  }
+
+  watchStalls(listener: (words: string | undefined) => void): void {
+    this.#stallListeners.add(listener)
+  }
+
+  /** Its machine stands still, or goes on. */
+  stall(words: string | undefined): void {
+    for (const listener of this.#stallListeners) listener(words)
   }
 
   /** A connection of one of its programs was not allowed. */

@@ -41,9 +41,9 @@ export async function startSleepServer(options: TestServerOptions = {}): Promise
     timers,
     pass: async (ms: number) => {
       timers.pass(ms)
-      await expect.poll(() => timers.pending.includes(checkMs)).toBe(true)
+      await expect.poll(() => timers.pending.includes(checkMs), { timeout: 10_000 }).toBe(true)
       timers.end(checkMs)
-      await expect.poll(() => timers.pending.includes(checkMs)).toBe(true)
+      await expect.poll(() => timers.pending.includes(checkMs), { timeout: 10_000 }).toBe(true)
     },
   })
   return mags

@@ -277,7 +277,11 @@ export class JobWorkspace {
       this.#endWatch.abort()
       return
     }
+    // On a full disk that would be tried, and said, for as long as it is full.
+    if (this.#failing && isFull(error)) return
     this.#warn(error, 'a workspace could not be saved')
+    // There is no use in going on: what it writes from now on could not be saved, either.
+    if (isLost(error) && !this.#endWatch.signal.aborted) this.#onFenced(words)
     await this.#recordUnsaved(words)
     if (this.#failing || !triedAgain) return
     this.#failing = true
@@ -329,6 +333,8 @@ export class JobWorkspace {
 }
 
 const uploadedBy = (saved: WorkspaceSaved) => (saved.changed ? saved.version.uploadedBytes : 0)
-const isUnavailable = (error: unknown) => error instanceof MagsError && error.code === 'object_store_unavailable'
+const isFull = (error: unknown) => error instanceof MagsError && error.code === 'storage_full'
+const isUnavailable = (error: unknown) => isFull(error) || (error instanceof MagsError && error.code === 'object_store_unavailable')
+const isLost = (error: unknown) => error instanceof MagsError && error.code === 'workspace_damaged' && error.details?.lost === true
 const isFenced = (error: unknown) => error instanceof MagsError && error.code === 'workspace_fenced'
 const inSeconds = (ms: number) => `${Math.round(ms / 100) / 10} s`

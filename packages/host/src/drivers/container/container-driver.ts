@@ -13,6 +13,7 @@ import type { SandboxNetwork } from '../../network/sandbox-network.ts'
 import { isAlive, type ProcessIdentity } from '../../recover/process-identity.ts'
 import { readRecord, readRecords, writeRecord } from '../../recover/record-file.ts'
 import { run } from '../../run.ts'
+import type { DiskRoom } from '../disk-room.ts'
 import type { Sandbox, SandboxDriver, SandboxRoot, SandboxShape } from '../driver.ts'
 import { hostnameOf, newSandboxId } from '../sandbox-id.ts'
 import { copyDisk, repairDisk } from '../scratch-disk.ts'
@@ -50,6 +51,8 @@ export interface ContainerDriverDeps {
   readonly rootsDir: string
   readonly seccompBpf: string | undefined
   readonly defaultShape: SandboxShape
+  /** Room on the disk that `scratchDir` is on, and the disks of workspaces; without it nobody looks. */
+  readonly room?: DiskRoom
   readonly logger: Logger
 }
 
@@ -173,7 +176,9 @@ export class ContainerDriver implements SandboxDriver {
       if (network !== undefined) await this.#deps.network.free(network)
       this.#slots.forget(record.slot)
     }
-    return new ContainerSandbox(this.#deps, { record: { ...record, process, asleep: false }, dir, cgroup, agent, root, network, release })
+    const sandbox = new ContainerSandbox(this.#deps, { record: { ...record, process, asleep: false }, dir, cgroup, agent, root, network, release })
+    sandbox.resumeWatch()
+    return sandbox
   }
 
   async copyUpper(sandbox: Sandbox, file = join(this.#deps.scratchDir, `${newSandboxId()}.img`)): Promise<string> {

@@ -11,8 +11,11 @@ import type { MounterClient } from '../../mounter/mounter-client.ts'
 import type { ContainerSlot } from '../../network/sandbox-network.ts'
 import type { ProcessIdentity } from '../../recover/process-identity.ts'
 import { writeRecord } from '../../recover/record-file.ts'
+import { runAny } from '../../run.ts'
+import type { DiskRoom } from '../disk-room.ts'
 import type { Sandbox, SandboxDeath, SandboxRoot, SandboxShape } from '../driver.ts'
 import type { LayeredRoot } from './container-root.ts'
+import { ContainerStall } from './container-stall.ts'
 
 /** `record.json` of a container's run folder: all that is needed to free it, or to take it back. */
 export interface ContainerRecord {
@@ -40,6 +43,8 @@ export interface ContainerSandboxDeps {
   readonly mounter: MounterClient
   readonly cgroups: CgroupTree
   readonly logger: Logger
+  /** Room for what it writes; without it nobody looks. */
+  readonly room?: DiskRoom
 }
 
 export interface ContainerSandboxParts {
@@ -56,6 +61,7 @@ export interface ContainerSandboxParts {
 }
 
 const killTimeoutMs = 10_000
+const lostWords = "the server's disk was full, or failed, and some of what the job wrote never got there; free some space on it before the next start"
 
 /**
  *     warm ──attach──▶ attached ──freeze──▶ frozen ──thaw──▶ attached
@@ -77,6 +83,7 @@ export class ContainerSandbox implements Sandbox {
   #frozen = false
   #quiesced = false
   #reclaiming = new AbortController()
+  readonly #stall: ContainerStall
   readonly #sessions: LayerSession[] = []
   readonly #connections: SandboxConnections
 
@@ -87,6 +94,8 @@ export class ContainerSandbox implements Sandbox {
     this.agent = parts.agent
     this.died = this.#dead.promise
     const address = parts.network?.address
+    const stands = () => this.#frozen || this.#quiesced
+    this.#stall = new ContainerStall({ ...deps, cgroup: parts.cgroup, stands, sandbox: this.id })
     this.#connections = new SandboxConnections({
       agent: () => this.agent,
       dialer: deps.dialer,
@@ -124,6 +133,7 @@ export class ContainerSandbox implements Sandbox {
     if (shape.vcpus !== vcpus || shape.memoryMb !== memoryMb) {
       await this.#deps.cgroups.setLimits(this.#parts.cgroup, { vcpus: shape.vcpus, memoryMb: shape.memoryMb })
     }
+    this.#stall.begin()
   }
 
   async openLayer(scope?: string): Promise<LayerSession> {
@@ -145,12 +155,35 @@ export class ContainerSandbox implements Sandbox {
 
   async resume() {
     this.#quiesced = false
-    if (!this.#frozen) await this.#deps.cgroups.thaw(this.#parts.cgroup)
+    if (!this.#frozen) await this.#stall.thaw()
   }
 
   halt() {
     this.#halting ??= this.#halt()
     return this.#halting
+  }
+
+  get stall() {
+    return this.#stall.words
+  }
+
+  /** Of one that an earlier daemon attached. */
+  resumeWatch() {
+    this.#stall.begin()
+  }
+
+  watchStalls(listener: (words: string | undefined) => void) {
+    this.#stall.watch(listener)
+  }
+
+  /** syncfs(2) tells of every write that failed since the file system was mounted, whichever file it was for and whoever has been told by fsync(2) before; but only once. */
+  async lostWrites({ suspicious }: { readonly suspicious: boolean }) {
+    const { mounter, room } = this.#deps
+    if (!suspicious && !room?.wasTight) return undefined
+    const layer = await this.#parts.root.layerDir().catch(() => undefined)
+    if (layer === undefined) return undefined
+    const { code } = await runAny('sync', ['-f', `/proc/${mounter.pid}/root${layer}`])
+    return code === 0 ? undefined : lostWords
   }
 
   async freeze() {
@@ -172,7 +205,7 @@ export class ContainerSandbox implements Sandbox {
     if (!this.#frozen) return
     this.#reclaiming.abort()
     this.#frozen = false
-    if (!this.#quiesced) await this.#deps.cgroups.thaw(this.#parts.cgroup)
+    if (!this.#quiesced) await this.#stall.thaw()
     await this.#saveRecord({ ...this.#record, asleep: false })
   }
 
@@ -194,6 +227,7 @@ export class ContainerSandbox implements Sandbox {
 
   async detach() {
     this.#detached = true
+    this.#stall.end()
     for (const session of this.#sessions.splice(0)) session.close()
     this.agent.close()
   }
@@ -243,7 +277,8 @@ export class ContainerSandbox implements Sandbox {
   /** What stands still cannot die in every layout of control groups. With its first process killed nothing goes on for long. */
   async #letDie() {
     this.#reclaiming.abort()
-    const stands = this.#frozen || this.#quiesced
+    const stands = this.#frozen || this.#quiesced || this.#stall.words !== undefined
+    this.#stall.end()
     this.#frozen = this.#quiesced = false
     if (stands) await this.#deps.cgroups.thaw(this.#parts.cgroup)
   }

@@ -69,8 +69,8 @@ export function qemuArguments(config: MachineConfig): string[] {
     ...rootDisk(config),
     ...['-blockdev', `driver=null-co,node-name=${placeholderNode},size=${config.placeholderBytes},read-zeroes=on`],
     ...workspaceDisk(config),
-    // A host that is out of disk gives the guest an error; by default QEMU would stop the machine.
-    ...['-device', `virtio-blk-device,drive=${workspaceNode},serial=${workspaceSerial},id=${workspaceSerial},werror=report,rerror=report`],
+    // A host that is out of disk, or whose disk is not to be written, stops the machine: the guest would lose what it gets no second chance to write. See DiskStall.
+    ...['-device', `virtio-blk-device,drive=${workspaceNode},serial=${workspaceSerial},id=${workspaceSerial},werror=stop,rerror=report`],
     ...['-netdev', config.tapName === undefined ? 'hubport,id=net,hubid=0' : `tap,id=net,ifname=${optionValue(config.tapName)},script=no,downscript=no`],
     ...['-device', 'virtio-net-device,netdev=net'],
     ...(config.incoming ? ['-S', '-incoming', 'defer'] : []),

@@ -5,6 +5,7 @@ import { MagsError } from '@mags/protocol'
 import { identifyProcess, isAlive, type ProcessIdentity } from '../../recover/process-identity.ts'
 import { startResident } from '../../run.ts'
 import { consoleBytes, consoleId, type MachineConfig, qemuArguments } from './command-line.ts'
+import { DiskStall } from './disk-stall.ts'
 import { connectQmp, type QmpConnection, type QmpEvent } from './qmp.ts'
 
 const threadsTimeoutMs = 5_000
@@ -27,6 +28,15 @@ export interface StartMachineOptions {
   readonly onProcess?: (process: ProcessIdentity) => Promise<void>
 }
 
+/** What is seen of a QEMU from outside. */
+interface MachineWatch {
+  /** Settles when the process ended, with why. */
+  readonly ended: Promise<string>
+  /** Settles when its guest halted. */
+  readonly halted: Promise<QmpEvent>
+  readonly diskStall: DiskStall
+}
+
 /**
  * A QEMU process and its control connection.
  *
@@ -38,10 +48,13 @@ export class Machine {
   readonly qmp: QmpConnection
   /** Settles when the guest halted or QEMU ended, with what is known of why. */
   readonly stopped: Promise<string>
+  /** Whether it stands still because its disk cannot be written. */
+  readonly diskStall: DiskStall
   readonly #ended: Promise<string>
   #console = ''
 
-  constructor(process: ProcessIdentity, qmp: QmpConnection, ended: Promise<string>, halted: Promise<QmpEvent>) {
+  constructor(process: ProcessIdentity, qmp: QmpConnection, { ended, halted, diskStall }: MachineWatch) {
+    this.diskStall = diskStall
     this.process = process
     this.qmp = qmp
     this.#ended = ended
@@ -84,9 +97,10 @@ export async function startMachine(options: StartMachineOptions): Promise<Machin
   if (process === undefined) throw new MagsError('sandbox_failed', `${qemuProgram} did not start: ${await ended}`)
   try {
     await options.onProcess?.(process)
-    const halted = Promise.withResolvers<QmpEvent>()
-    const qmp = await connectWhenListening(config.qmpPath, ended, timeoutMs, halted.resolve)
-    return new Machine(process, qmp, ended, halted.promise)
+    const { onEvent, halted, diskStall } = watchEvents()
+    const qmp = await connectWhenListening(config.qmpPath, ended, timeoutMs, onEvent)
+    diskStall.follow(qmp)
+    return new Machine(process, qmp, { ended, halted, diskStall })
   } catch (error) {
     await killProcess(process)
     // One that ended at once could not be given its limits; why it ended says more.
@@ -98,27 +112,31 @@ export async function startMachine(options: StartMachineOptions): Promise<Machin
 /** Takes back a QEMU that an earlier daemon started; undefined when it is dead or its guest is. */
 export async function adoptMachine(process: ProcessIdentity, qmpPath: string, timeoutMs: number): Promise<Machine | undefined> {
   if (!(await isAlive(process))) return undefined
-  const halted = Promise.withResolvers<QmpEvent>()
-  const qmp = await connectQmp(qmpPath, { timeoutMs, onEvent: onHalt(halted.resolve) }).catch(() => undefined)
+  const { onEvent, halted, diskStall } = watchEvents()
+  const qmp = await connectQmp(qmpPath, { timeoutMs, onEvent }).catch(() => undefined)
   if (qmp === undefined) return undefined
-  if (!(await canGoOn(qmp, timeoutMs))) {
+  const state = await restingState(qmp, timeoutMs)
+  if (!['running', 'paused', 'postmigrate', stalledState].includes(state)) {
     qmp.close()
     return undefined
   }
+  diskStall.follow(qmp, { stalled: state === stalledState })
   const ended = qmp.closed.then(async () => {
     while (await isAlive(process)) await delay(5)
     return 'its QEMU process ended'
   })
-  return new Machine(process, qmp, ended, halted.promise)
+  return new Machine(process, qmp, { ended, halted, diskStall })
 }
 
-/** Whether its guest runs or is stopped. One whose state was just being saved as the last daemon ended gives that up by itself, for want of who takes it. */
-async function canGoOn(qmp: QmpConnection, timeoutMs: number): Promise<boolean> {
+/** RunState of a machine that stands still because its disk cannot be written. */
+const stalledState = 'io-error'
+
+/** Whether its guest runs or is stopped, and why, as RunState has it. One whose state was just being saved as the last daemon ended gives that up by itself, for want of who takes it. */
+async function restingState(qmp: QmpConnection, timeoutMs: number): Promise<string> {
   const deadline = performance.now() + timeoutMs
   for (;;) {
     const answer = (await qmp.execute('query-status').catch(() => undefined)) as { status?: string } | undefined
-    if (answer?.status !== 'finish-migrate') return ['running', 'paused', 'postmigrate'].includes(answer?.status ?? '')
-    if (performance.now() > deadline) return false
+    if (answer?.status !== 'finish-migrate' || performance.now() > deadline) return answer?.status ?? ''
     await delay(5)
   }
 }
@@ -161,10 +179,14 @@ export function printable(text: string): string {
 
 const haltEvents = new Set(['SHUTDOWN', 'GUEST_PANICKED'])
 
-function onHalt(halted: (event: QmpEvent) => void) {
-  return (event: QmpEvent) => {
-    if (haltEvents.has(event.event)) halted(event)
+function watchEvents() {
+  const halted = Promise.withResolvers<QmpEvent>()
+  const diskStall = new DiskStall()
+  const onEvent = (event: QmpEvent) => {
+    if (haltEvents.has(event.event)) halted.resolve(event)
+    diskStall.note(event)
   }
+  return { onEvent, halted: halted.promise, diskStall }
 }
 
 function endOfChild(child: ChildProcess, logFile: string): Promise<string> {
@@ -181,7 +203,7 @@ function endOfChild(child: ChildProcess, logFile: string): Promise<string> {
 }
 
 /** The socket appears when QEMU has read its arguments; there is no event for it. */
-async function connectWhenListening(path: string, ended: Promise<string>, timeoutMs: number, halted: (event: QmpEvent) => void): Promise<QmpConnection> {
+async function connectWhenListening(path: string, ended: Promise<string>, timeoutMs: number, onEvent: (event: QmpEvent) => void): Promise<QmpConnection> {
   const deadline = performance.now() + timeoutMs
   let why: string | undefined
   ended.then((words) => {
@@ -189,7 +211,7 @@ async function connectWhenListening(path: string, ended: Promise<string>, timeou
   })
   for (;;) {
     try {
-      return await connectQmp(path, { timeoutMs, onEvent: onHalt(halted) })
+      return await connectQmp(path, { timeoutMs, onEvent })
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
       // A QEMU that just died takes its greeting along; its last words are better than ours.

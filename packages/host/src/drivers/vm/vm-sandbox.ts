@@ -34,8 +34,10 @@ export class VmSandbox implements Sandbox {
   readonly #parts: VmSandboxParts
   readonly #dead = Promise.withResolvers<SandboxDeath>()
   readonly #connections: SandboxConnections
+  readonly #stallListeners = new Set<(words: string | undefined) => void>()
   #record: VmRecord
   #machine: Machine | undefined
+  #watched: Machine | undefined
   #agent: AgentConnection
   /** The agent's connection is that of the machine's last life. */
   #agentLost = false
@@ -126,12 +128,14 @@ export class VmSandbox implements Sandbox {
     const machine = this.#machine
     if (machine === undefined) return
     this.#frozen = true
+    machine.diskStall.hold()
     try {
       await this.#saveRecord({ ...this.#record, asleep: true })
       await this.#heardAll()
       await machine.qmp.execute('stop')
     } catch (error) {
       this.#frozen = false
+      machine.diskStall.release()
       throw new MagsError('sandbox_failed', `the virtual machine cannot be stopped: ${(error as Error).message}`, { cause: error })
     }
   }
@@ -175,6 +179,15 @@ export class VmSandbox implements Sandbox {
 
   connect(port: number) {
     return this.#connections.connect(port)
+  }
+
+  get stall() {
+    return this.#machine?.diskStall.words
+  }
+
+  watchStalls(listener: (words: string | undefined) => void) {
+    this.#stallListeners.add(listener)
+    if (this.stall !== undefined) listener(this.stall)
   }
 
   get network() {
@@ -221,6 +234,7 @@ export class VmSandbox implements Sandbox {
       throw new MagsError('sandbox_failed', `the virtual machine does not wake: ${(error as Error).message}`, { cause: error })
     }
     this.#frozen = false
+    machine.diskStall.release()
     await this.#saveRecord({ ...this.#record, asleep: false })
   }
 
@@ -241,6 +255,7 @@ export class VmSandbox implements Sandbox {
   async #copyTo({ directory, diskFile }: { readonly directory: string; readonly diskFile: string }) {
     const machine = this.#running()
     const disk = join(this.#parts.directory, this.#record.disk ?? firstDiskName)
+    machine.diskStall.hold()
     if (!this.#frozen) {
       await this.#heardAll()
       await machine.qmp.execute('stop')
@@ -249,7 +264,10 @@ export class VmSandbox implements Sandbox {
       const copies = await Promise.allSettled([this.#parts.save(machine, directory), copyDisk(disk, diskFile)])
       for (const copy of copies) if (copy.status === 'rejected') throw copy.reason
     } finally {
-      if (!this.#frozen) await Promise.all([machine.qmp.execute('cont'), this.#agent.identity(freshState())])
+      if (!this.#frozen) {
+        machine.diskStall.release()
+        await Promise.all([machine.qmp.execute('cont'), this.#agent.identity(freshState())])
+      }
     }
   }
 
@@ -309,10 +327,16 @@ export class VmSandbox implements Sandbox {
     machine?.stopped.then((reason) => {
       if (this.#machine === machine) void this.#end(reason)
     })
+    if (machine !== this.#watched) machine?.diskStall.watch((words) => this.#tellStall(machine, words))
+    this.#watched = machine
     if (this.#agentLost) return
     agent.closed.then((error) => {
       if (this.#agent === agent) this.#onAgentClosed(agent, error)
     })
+  }
+
+  #tellStall(machine: Machine, words: string | undefined) {
+    if (this.#machine === machine) for (const listener of this.#stallListeners) listener(words)
   }
 
   async #saveRecord(record: VmRecord) {
@@ -330,6 +354,8 @@ export class VmSandbox implements Sandbox {
   #end(reason: string): Promise<void> {
     if (this.#letGo) return Promise.resolve()
     this.#destroying ??= this.#destroy(reason)
+    // For who does not wait; what could not be freed is freed by the next start.
+    this.#destroying.catch(() => undefined)
     return this.#destroying
   }
 

@@ -33,7 +33,7 @@ interface Uncommitted {
 }
 
 /** The running sandbox a workspace is saved from. */
-export type SavedSandbox = Pick<Sandbox, 'id' | 'openLayer' | 'activity' | 'quiesce' | 'resume' | 'halt'>
+export type SavedSandbox = Pick<Sandbox, 'id' | 'openLayer' | 'activity' | 'quiesce' | 'resume' | 'halt' | 'lostWrites'>
 
 /**
  * The workspace of one sandbox, from attach to the sandbox's end.
@@ -59,6 +59,8 @@ export class OpenWorkspace {
   #saved = false
   /** The disk held changes of an earlier guest. */
   #foundLeft = false
+  /** Why its disk does not have all that was written to it. */
+  #lost: string | undefined
   #closing: Promise<void> | undefined
   readonly #closed = Promise.withResolvers<void>()
 
@@ -82,7 +84,12 @@ export class OpenWorkspace {
 
   /** Whether what was not saved can be read once the sandbox is gone. */
   get keepsUnsaved(): boolean {
-    return isReadable(this.#copy())
+    return this.#lost === undefined && isReadable(this.#copy())
+  }
+
+  /** All is saved, and nothing runs in its sandbox any more. */
+  get ends(): boolean {
+    return this.#saved
   }
 
   /** The connection over which its layer was read is gone; the next save makes another. Not while one is being made. */
@@ -116,6 +123,7 @@ export class OpenWorkspace {
     } catch (error) {
       // The worker may be in the middle of an answer: the next save begins a new conversation.
       this.#endSession()
+      if (this.#lost === undefined) await this.#requireWhole({ suspicious: true })
       throw error
     }
   }
@@ -130,7 +138,7 @@ export class OpenWorkspace {
     try {
       return await this.#saveOnce(final)
     } catch (error) {
-      if (!(error instanceof MagsError) || error.code !== 'workspace_damaged' || this.#distrustful) throw error
+      if (!(error instanceof MagsError) || error.code !== 'workspace_damaged' || this.#distrustful || this.#lost !== undefined) throw error
       // After a pause of hours packs that we think are stored may have been collected: everything is read and stored anew, once.
       this.#distrustful = true
       this.#state = undefined
@@ -150,6 +158,8 @@ export class OpenWorkspace {
       return { ...this.#lastSaved, changed: false }
     }
     const result = await this.#saveTree(copy, final)
+    // What was read may have been in memory only.
+    await this.#requireWhole({ suspicious: false })
     this.#state = result.state
     if (result.changed || copy.version === 0 || this.#uncommitted !== undefined || this.#distrustful) {
       this.#uncommitted = { manifest: result.manifest, uploadedBytes: result.uploadedBytes + (this.#uncommitted?.uploadedBytes ?? 0) }
@@ -161,6 +171,18 @@ export class OpenWorkspace {
     this.#lastActivity = activity
     this.#lastSaved = { version, changed, skippedCount: result.skippedCount }
     return this.#lastSaved
+  }
+
+  /** Rejects with MagsError 'workspace_damaged' when something that was written is not on the disk and never will be: a save would keep holes for it. */
+  async #requireWhole(options: { readonly suspicious: boolean }) {
+    const lost = this.#lost ?? (await this.#sandbox.lostWrites?.(options))
+    if (lost === undefined) return
+    if (this.#lost === undefined) {
+      this.#lost = lost
+      // On a disk that is full this may fail; `close` forgets the copy all the same.
+      await this.#deps.copies.set({ ...this.#copy(), damaged: true }).catch(() => undefined)
+    }
+    throw new MagsError('workspace_damaged', lost, { details: { lost: true } })
   }
 
   async #saveTree(copy: WorkingCopy, final: boolean) {
@@ -208,13 +230,18 @@ export class OpenWorkspace {
     const { copies, disks } = this.#deps
     const { sandboxId: _, ...copy } = this.#copy()
     const [top] = copy.layers
-    if (!isReadable(copy)) {
-      this.#deps.logger.warn({ workspace: this.storageId, version: copy.version }, 'a machine was lost with what it had not saved of its workspace')
-      return await copies.delete(this.storageId)
+    if (!this.keepsUnsaved) {
+      const words = this.#lost ?? 'a machine was lost with what it had not saved of its workspace'
+      this.#deps.logger.warn({ workspace: this.storageId, version: copy.version }, words)
+      return await copies.conclude(this.storageId, undefined)
     }
-    if (!this.#saved || top === undefined) return await copies.set(copy)
-    if (this.#state !== undefined) await writeState(disks.stateFile(top), this.#state)
-    await copies.set({ ...copy, open: false, halted: false })
+    if (!this.#saved || top === undefined) return await copies.conclude(this.storageId, copy)
+    // Without it the next save reads everything.
+    if (this.#state !== undefined)
+      await writeState(disks.stateFile(top), this.#state).catch((error: unknown) =>
+        this.#deps.logger.warn({ err: error }, 'what is known of a layer could not be noted'),
+      )
+    await copies.conclude(this.storageId, { ...copy, open: false, halted: false })
   }
 
   #copy(): WorkingCopy {

@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { LayerDisks } from './layer-disks.ts'
@@ -106,5 +106,21 @@ describe('working copies', () => {
   it('take no path for an id', async () => {
     await expect(add('a', { storageId: '../../../../tmp/x' })).rejects.toThrow('is no storage id')
     expect(() => disks.file('../x')).toThrow('is no layer id')
+  })
+
+  it('of a sandbox that ended count at once, and are noted as soon as that can be', async () => {
+    const kept = await add('a', { open: true })
+    const lost = await add('b', { open: true })
+    // Neither a full disk nor one mounted read-only can be had here; a folder where the draft would be stands for them.
+    await mkdir(join(dir, 'workspaces', `${storage('a')}.json.part`))
+    await copies.conclude(storage('a'), { ...kept, open: false })
+    await copies.conclude(storage('b'), undefined)
+    expect(copies.get(storage('a'))?.open).toBe(false)
+    expect(copies.get(storage('b'))).toBeUndefined()
+    expect(await layersOnDisk()).not.toContain(lost.layers[0])
+    const record = async () => JSON.parse(await readFile(join(dir, 'workspaces', `${storage('a')}.json`), 'utf8')).open
+    expect(await record()).toBe(true)
+    await rm(join(dir, 'workspaces', `${storage('a')}.json.part`), { recursive: true })
+    await expect.poll(record, { timeout: 10_000 }).toBe(false)
   })
 })

@@ -1,11 +1,13 @@
 import { mkdir, open, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { readRecord, writeRecord } from '../../recover/record-file.ts'
 import type { LayerDisks } from './layer-disks.ts'
 import type { WorkingCopy } from './working-copy.ts'
 
 const ending = '.json'
+const retryMs = 2_000
 const storageIdPattern = /^[0-9a-f]{32}$/
 
 /** The working copies of this machine: one small file each, all of them in memory, and which layers sandboxes use right now. */
@@ -16,9 +18,11 @@ export class WorkingCopies {
   readonly #copies = new Map<string, WorkingCopy>()
   /** Layers in use by sandboxes, with how many. */
   readonly #pins = new Map<string, number>()
+  readonly #logger: Pick<Logger, 'warn'>
 
-  private constructor(dir: string, disks: LayerDisks, bootId: string) {
+  private constructor(dir: string, disks: LayerDisks, bootId: string, logger: Pick<Logger, 'warn'>) {
     this.#dir = dir
+    this.#logger = logger
     this.#disks = disks
     this.bootId = bootId
   }
@@ -27,7 +31,7 @@ export class WorkingCopies {
   static async open(dir: string, disks: LayerDisks, logger: Pick<Logger, 'warn'>): Promise<WorkingCopies> {
     await mkdir(dir, { recursive: true, mode: 0o700 })
     const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()
-    const copies = new WorkingCopies(dir, disks, bootId)
+    const copies = new WorkingCopies(dir, disks, bootId, logger)
     for (const name of await readdir(dir)) {
       const copy = await readRecord<WorkingCopy>(join(dir, name))
       if (copy === undefined || `${copy.storageId}${ending}` !== name || !storageIdPattern.test(copy.storageId)) continue
@@ -67,6 +71,37 @@ export class WorkingCopies {
     if (copy !== undefined) await this.#removeUnused(copy.layers)
   }
 
+  /**
+   * As `set`, or as `delete` without a copy, at the end of a sandbox, which cannot be put off: in force at once, and on disk as soon as there is room. Settles after the first attempt; never rejects.
+   */
+  async conclude(storageId: string, copy: WorkingCopy | undefined): Promise<void> {
+    const before = this.#copies.get(storageId)
+    if (copy === undefined) this.#copies.delete(storageId)
+    else this.#copies.set(storageId, copy)
+    const write = async () => {
+      if (copy === undefined) await rm(this.#file(storageId), { force: true })
+      else await writeRecord(this.#file(storageId), copy)
+      if (before !== undefined) await this.#removeUnused(before.layers)
+    }
+    await write().catch((error: unknown) => {
+      this.#logger.warn({ err: error, workspace: storageId }, 'what a sandbox left of a workspace could not be noted; this is tried until it works')
+      void this.#insist(storageId, copy, write)
+    })
+  }
+
+  async #insist(storageId: string, copy: WorkingCopy | undefined, write: () => Promise<void>) {
+    // Unless another sandbox has it by then.
+    while (this.#copies.get(storageId) === copy) {
+      await delay(retryMs, undefined, { ref: false })
+      if (this.#copies.get(storageId) !== copy) return
+      const isDone = await write().then(
+        () => true,
+        () => false,
+      )
+      if (isDone) return
+    }
+  }
+
   /** Keeps these layers until the function returned is called. */
   pin(layers: readonly string[]): () => Promise<void> {
     for (const layer of layers) this.#pins.set(layer, (this.#pins.get(layer) ?? 0) + 1)
@@ -91,7 +126,11 @@ export class WorkingCopies {
 
   async #removeUnused(layers: readonly string[]) {
     const used = this.#layersOfCopies()
-    for (const layer of layers) if (!used.has(layer) && !this.#pins.has(layer)) await this.#disks.remove(layer)
+    for (const layer of layers) {
+      if (used.has(layer) || this.#pins.has(layer)) continue
+      // The next start removes what nobody knows.
+      await this.#disks.remove(layer).catch((error: unknown) => this.#logger.warn({ err: error, layer }, 'the disk of a layer could not be removed'))
+    }
   }
 
   #layersOfCopies() {

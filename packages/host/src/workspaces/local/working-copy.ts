@@ -35,9 +35,11 @@ export interface WorkingCopy {
   readonly scope?: string
   /** /proc/sys/kernel/random/boot_id of when it was written last. */
   readonly bootId: string
+  /** The host's disk was full, and something written to the topmost layer is gone: it is neither saved nor used again. */
+  readonly damaged?: true
   /** All of it has reached the real disk. Otherwise it is not trusted after the machine was started anew. */
   readonly settled: boolean
 }
 
 /** What an ended sandbox left can be read: a host's page cache outlives a container, a guest's memory does not outlive its machine. */
-export const isReadable = ({ open, writtenBy, halted }: WorkingCopy): boolean => !open || writtenBy === 'host' || halted
+export const isReadable = ({ open, writtenBy, halted, damaged }: WorkingCopy): boolean => !open || (!damaged && (writtenBy === 'host' || halted))
