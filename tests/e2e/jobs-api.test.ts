@@ -162,7 +162,14 @@ describe.runIf(canTest('MAGS_REQUIRE_CONTAINER', notRoot))('the Jobs API over cu
   it('runs commands in a job, and cancels it', async () => {
     const id = await create({ name: 'server', persist: true, proxy_port: 9000, script: 'echo ready' })
     const status = await ended(id)
-    expect(status).toMatchObject({ status: 'completed', persist: true, proxy_url: expect.stringMatching(/^http:\/\/[0-9a-f]{12}\./) })
+    // Its script has ended, and its sandbox lives on.
+    expect(status).toMatchObject({
+      status: 'completed',
+      completed_at: expect.stringMatching(time),
+      persist: true,
+      proxy_url: expect.stringMatching(/^http:\/\/[0-9a-f]{12}\./),
+    })
+    expect(await get('/jobs/server/status')).toMatchObject({ request_id: id })
     const { body } = await send('POST', `/jobs/${id}/ssh`, { command: 'echo out; echo err >&2; exit 4', timeout_seconds: 30 })
     expect(body).toMatchObject({ exit_code: 4, stdout: 'out\n', stderr: 'err\n', duration_ms: expect.any(Number) })
     expect(await send('POST', `/jobs/${id}/ssh`, { command: '   ' })).toMatchObject({ status: 422, body: { error: expect.stringContaining('command') } })

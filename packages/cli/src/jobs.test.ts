@@ -108,7 +108,7 @@ let states: string[] = []
 /** What a stop could not save. */
 let lost: string | null = null
 
-function answerJobs({ method, path }: SeenRequest, response: ServerResponse): boolean {
+function answerJobs({ method, path, query }: SeenRequest, response: ServerResponse): boolean {
   const [, , id = '', verb = ''] = path.split('/')
   if (method === 'POST' && id === '')
     sendJson(response, 202, { request_id: 'r1', status: 'accepted', message: 'ok', warnings: ['unknown member "x" was ignored'] })
@@ -120,6 +120,7 @@ function answerJobs({ method, path }: SeenRequest, response: ServerResponse): bo
   else if (verb === 'cancel') sendJson(response, 200, { success: true, message: 'Job cancelled', status: 'cancelled' })
   else if (verb === 'ssh') sendJson(response, 200, { exit_code: 5, stdout: 'out\n', stderr: 'err\n', duration_ms: 3, truncated: false })
   else if (method === 'DELETE') sendJson(response, 200, { success: true, message: 'Job deleted' })
+  else if (id === '' && query.get('template_id') === 'unknown') sendJson(response, 200, { jobs: [], ...paging, total: 0 })
   else sendJson(response, 200, { jobs: [job], ...paging })
   return true
 }
@@ -131,6 +132,7 @@ function answerTemplates({ method, path, body }: SeenRequest, response: ServerRe
   else if (verb === 'revisions') sendJson(response, 200, { revisions: [revision], ...paging })
   else if (method === 'DELETE') sendJson(response, 200, { success: true, message: 'Template deleted' })
   else if (id === '') sendJson(response, 200, { templates: [template], ...paging })
+  else if (id === 'unknown' || id === 'deleted') sendJson(response, 404, { error: `no job template "${id}"`, code: 'not_found' })
   else sendJson(response, 200, template)
   return true
 }
@@ -196,7 +198,7 @@ describe('mags job', () => {
       stderr: 'mags: warning: unknown member "x" was ignored\n',
     })
     const flags =
-      '--vcpus 4 --memory 256 --env A=b --stateful -w ws --workspace-size 3 -p --ip-lease --port 80 --image i --isolation vm -t 9 --retries 2 --backoff 7 --priority -5 --description d'
+      '--vcpus 4 --memory 256 --env A=b --stateful -w ws --workspace-size 3 -p --ip-lease --port 80 --image i --isolation vm -t 9 --retries 2 --backoff 7 --priority -5 --description d --allow a.example --deny b.example'
     expect(JSON.parse((await mags('job', 'create', '-n', 'x', ...flags.split(' '), '--json', 'true')).stdout)).toMatchObject({ request_id: 'r1' })
     expect(bodies('POST', /^\/jobs$/)).toEqual([
       { type: 'inline', name: 'train', script: 'make all' },
@@ -223,6 +225,7 @@ describe('mags job', () => {
           retry_backoff_seconds: 7,
           priority: -5,
           description: 'd',
+          egress: { allow: ['a.example'], deny: ['b.example'] },
         },
       },
     ])
@@ -291,7 +294,12 @@ describe('mags template', () => {
     expect(squeezed((await mags('template', 'list')).stdout)).toEqual(['NAME  REVISION  SIZE  ID  UPDATED', `nightly  4  2 × 512 MB  t1  ${at}`, ''])
     expect((await mags('template', 'revisions', 't1')).stdout).toContain('evil \ufffd[2J words')
     expect((await mags('template', 'show', 't1')).stdout).toContain('for:        every night\n')
-    expect((await mags('template', 'history', 't1')).stdout).toContain('train')
+    for (const verb of ['template history', 'job list --template']) {
+      // By name or id, of a deleted one by its id.
+      for (const id of ['nightly', 'deleted']) expect(await mags(...verb.split(' '), id)).toMatchObject({ code: 0, stdout: expect.stringContaining('train') })
+      expect(await mags(...verb.split(' '), 'unknown')).toEqual({ code: 1, stdout: '', stderr: 'mags: no job template "unknown"\n' })
+    }
+    expect(server.seen('GET', /^\/jobs$/).map(({ query }) => query.get('template_id'))).toEqual(['t1', 'deleted', 'unknown', 't1', 'deleted', 'unknown'])
     expect(await mags('template', 'delete', 't1')).toEqual({ code: 0, stdout: 'Template deleted\n', stderr: '' })
   })
 })
@@ -309,6 +317,9 @@ describe('mags vm', () => {
     expect(states).toEqual(['running'])
     expect(await mags('vm', 'create', 'dev', '--key', '/none')).toMatchObject({ code: 2, stderr: expect.stringContaining('There is no /none') })
     expect(await mags('vm', 'create', 'dev@3')).toMatchObject({ code: 2, stderr: expect.stringContaining('The name of a microVM') })
+    states = ['running']
+    expect(await mags('vm', 'create', 'dev', '--isolation', 'auto', '--no-network')).toMatchObject({ code: 0 })
+    expect(bodies('POST', /^\/microvms$/).at(-1)).toEqual({ name: 'dev', isolation: 'auto', egress: 'none' })
     states = ['creating', 'error']
     expect(await mags('vm', 'create', 'dev')).toMatchObject({ code: 1, stderr: expect.stringContaining('dev: no sandbox could be made') })
   })

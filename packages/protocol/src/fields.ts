@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { MagsError } from './errors.ts'
 
 /** Building blocks of the wire schemas. Every rule is a full phrase, so that an error reads `<field>: <rule>`. */
 
@@ -6,10 +7,32 @@ const rule = (words: string) => ({ error: (issue: { input?: unknown }) => (issue
 
 /** A string without NUL of at most `maxBytes` bytes as UTF-8. */
 export function text(maxBytes: number, unit = `${maxBytes.toLocaleString('en-US')} bytes`) {
+  return boundedText(maxBytes, { error: `at most ${unit}` })
+}
+
+/** The same without line breaks, other control characters, and those that turn the direction of what comes after them (https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters). */
+export const oneLine = (maxBytes: number) => text(maxBytes).refine(isOneLine, 'must be one line without control characters')
+
+/** The same with something to read in it. */
+export const title = () =>
+  text(255)
+    .refine((value) => value.trim() !== '', 'must not be blank')
+    .refine(isOneLine, 'must be one line without control characters')
+
+const isOneLine = (value: string) => !/[\p{Cc}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/u.test(value)
+
+/** The same for contents, of which more is not a wrong value but 'too_large'. */
+export function content(maxBytes: number, unit: string) {
+  return boundedText(maxBytes, { error: `at most ${unit}`, params: overSize })
+}
+
+const overSize = { tooLarge: true }
+
+function boundedText(maxBytes: number, fault: { readonly error: string; readonly params?: Record<string, unknown> }) {
   return z
     .string(rule('must be a string'))
     .refine((value) => !value.includes('\0'), 'must not contain a NUL character')
-    .refine((value) => value.length * 3 <= maxBytes || Buffer.byteLength(value) <= maxBytes, `at most ${unit}`)
+    .refine((value) => value.length * 3 <= maxBytes || Buffer.byteLength(value) <= maxBytes, fault)
     .meta({ type: 'string', maxLength: maxBytes })
 }
 
@@ -63,6 +86,11 @@ function environmentFault(value: Record<string, unknown>): { name?: string; rule
   if (bytes > environmentLimits.bytes) return { rule: 'at most 128 KiB in all' }
   return undefined
 }
+
+/** The first fault of a request as an error: 'too_large' for contents that are, else 'bad_request'. */
+export const requestFault = (error: z.ZodError): MagsError => new MagsError(isTooLarge(error.issues[0]) ? 'too_large' : 'bad_request', describeFault(error))
+
+export const isTooLarge = (issue: z.core.$ZodIssue | undefined): boolean => issue?.code === 'custom' && issue.params === overSize
 
 /** The first fault of a request in words: `<field>: <rule>`. */
 export function describeFault(error: z.ZodError): string {

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { egressPolicy } from './egress.ts'
-import { choice, environment, flag, integer, label, queryInteger, text } from './fields.ts'
+import { choice, content, environment, flag, integer, label, queryInteger, text, title } from './fields.ts'
 import { type JobStatus, scriptLimitBytes } from './jobs.ts'
 
 /**
@@ -41,12 +41,8 @@ export const jobDefaults = {
 /** A sandbox below cannot be relied on to start. */
 export const leastMemoryMb = 128
 
-const title = () =>
-  text(255)
-    .refine((value) => value.trim() !== '', 'must not be blank')
-    .refine((value) => !/\p{Cc}/u.test(value), 'must be one line without control characters')
 const shellScript = () =>
-  text(scriptLimitBytes, '1 MiB')
+  content(scriptLimitBytes, '1 MiB')
     .refine((value) => value.trim() !== '', 'must not be blank')
     .describe('Shell script, run by /bin/sh as root in /root.')
 const description = () => text(16 * 1024, '16 KiB').nullish()
@@ -171,7 +167,7 @@ export const jobDetailsAnswer = jobAnswer
 export type JobDetailsAnswer = z.output<typeof jobDetailsAnswer>
 
 export const jobIdParams = z.object({
-  id: z.string().describe('Id of a job, whose newest run is meant, or of one of its runs; or the name of a job, the newest of that name.'),
+  id: z.string().describe('Id of a run; or id, name or workspace of a job: where a run is asked for its newest that is not over, else its newest.'),
 })
 
 const paging = { page: queryInteger(1, 1_000_000).default(1), page_size: queryInteger(1, 100).default(20) }

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { visibility } from './access.ts'
 import { egressPolicy } from './egress.ts'
-import { choice, environment, flag, integer, label, queryFlag, queryInteger, text } from './fields.ts'
+import { choice, content, environment, flag, integer, label, queryFlag, queryInteger, text } from './fields.ts'
 
 /** Wire shapes of the Mags jobs API (snake_case). The server validates requests with them; the OpenAPI document is made of them. */
 
@@ -18,7 +18,7 @@ export const isFinal = (status: JobStatus): boolean => status === 'completed' ||
 /** POST /mags-jobs. Members not named here are ignored and reported as warnings. */
 export const submitJobRequest = z
   .object({
-    script: text(scriptLimitBytes, '1 MiB')
+    script: content(scriptLimitBytes, '1 MiB')
       .refine((value) => value.trim() !== '', 'must not be empty')
       .describe('Shell script, run by /bin/sh as root in /root; with type "url" its address.'),
     type: choice(['inline', 'url']).default('inline'),
@@ -158,7 +158,7 @@ export const execRequest = z.strictObject({
     .refine((value) => value.trim() !== '', 'must not be blank')
     .describe('Run by /bin/sh -c.'),
   timeout_seconds: integer(1, 86_400).default(30),
-  stdin: text(scriptLimitBytes, '1 MiB').optional(),
+  stdin: content(scriptLimitBytes, '1 MiB').optional(),
   environment: environment().default({}),
   cwd: text(4096)
     .refine((value) => value.startsWith('/'), 'must be an absolute path')

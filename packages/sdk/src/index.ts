@@ -66,6 +66,7 @@ export type {
   ImageVersionWire,
   ImageWire,
   InspectedImageWire,
+  PrunedCacheWire,
 } from './wire/image-answers.ts'
 export type {
   CancelJobWire,

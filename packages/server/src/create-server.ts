@@ -21,6 +21,8 @@ import { UploadedFiles } from './files/uploaded-files.ts'
 import { createMetrics } from './health/metrics.ts'
 import { buildApp } from './http/build-app.ts'
 import { removeContexts } from './images/build-from-context.ts'
+import { BuildCache } from './images/cache/build-cache.ts'
+import { BuildCacheStore } from './images/cache/store.ts'
 import { ImageTasks } from './images/image-tasks.ts'
 import { ImageUsers } from './images/image-users.ts'
 import { ImageTaskStore } from './images/store.ts'
@@ -78,6 +80,8 @@ export interface ServerLimits {
   readonly stopSaveWaitMs?: number
   /** Between two looks at what nobody uses; 0: no job is put to sleep by itself. Default 60,000. */
   readonly sleepCheckMs?: number
+  /** Of what is kept of the steps of Dockerfiles, in bytes; 0: nothing is. Default 10 GiB. */
+  readonly buildCacheBytes?: number
   /** A persistent job that nothing used for so long sleeps. Default 600,000. */
   readonly sleepAfterMs?: number
   /** One that slept for so long gives its memory back. Default 3,600,000. */
@@ -149,11 +153,11 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
   await mkdir(deps.logsDir, { recursive: true, mode: 0o700 })
   const database = await openDatabase(deps.database)
   undo.defer(() => database.destroy())
-  const commits = new GroupCommit(database, deps.database.kind)
+  const commits = new GroupCommit(database, deps.database.kind, logger)
   const store = new JobStore(database, commits)
   const idempotency = new IdempotencyStore(database)
   const tokens = new Tokens({ store: new TokenStore(database), clock, logger })
-  const logs = new LogStore({ directory: deps.logsDir, maxBytes: limits.maxLogBytes ?? 64 * 1024 * 1024, clock })
+  const logs = new LogStore({ directory: deps.logsDir, maxBytes: limits.maxLogBytes ?? 64 * 1024 * 1024, clock, logger })
   const metrics = createMetrics(host)
   const workspaces = new WorkspaceStore(database, commits)
   const turns = new Turns()
@@ -184,7 +188,7 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
     maxPendingJobs: limits.maxPendingJobs ?? 2000,
     maxPendingJobsPerAccount: limits.maxPendingJobsPerAccount ?? 0,
     maxRunningJobsPerAccount: limits.maxRunningJobsPerAccount ?? 0,
-    accounts: () => tokens.accounts,
+    accounts: () => tokens.accounts.size,
     onTracked: (job, run) => live.add(job, run),
   })
   const aliasStore = new AliasStore(database, commits)
@@ -194,6 +198,8 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
   metrics.watchJobs(() => ({ pending: dispatcher.pending, running: dispatcher.running, sleeping: dispatcher.sleeping }))
   const taskStore = new ImageTaskStore(database, commits)
   const imageTasks = new ImageTasks({ taskStore, logs, host, clock, logger })
+  const cacheStore = new BuildCacheStore(database, commits)
+  const buildCache = new BuildCache({ cacheStore, host, clock, logger, maxBytes: limits.buildCacheBytes ?? 10 * 1024 ** 3 })
   const contextsDir = join(dirname(deps.logsDir), 'image-contexts')
   const sshKeys = new SshKeyStore(database, commits)
   const microvms = new MicrovmStore(database, commits)
@@ -238,6 +244,7 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
     imageTasks,
     imageUsers: new ImageUsers(database),
     contextsDir,
+    buildCache,
     sshHost: deps.ssh?.host,
     sshPortFailure: deps.ssh?.portFailure ?? (async () => undefined),
     appsUrlNow: appsUrl,
@@ -249,13 +256,13 @@ export async function createServer(deps: ServerDeps): Promise<MagsServer> {
   let tending: Promise<void> = Promise.resolve()
   const closing = new AbortController()
   const tend = (ended?: readonly string[]) => {
-    tending = tending.then(() => tendWorkspaces({ workspaces, host, turns, left, clock, logger, closing: closing.signal }, ended))
+    tending = tending.then(() => buildCache.tend()).then(() => tendWorkspaces({ workspaces, host, turns, left, clock, logger, closing: closing.signal }, ended))
   }
   undo.defer(async () => {
     closing.abort()
     const ended = new AbortController()
     // What is not saved then is found by the next start.
-    await Promise.race([Promise.all([left.close(), tending]), timers.wait(saving.stopSaveWaitMs, ended.signal).catch(() => undefined)])
+    await Promise.race([Promise.all([left.close(), buildCache.close(), tending]), timers.wait(saving.stopSaveWaitMs, ended.signal).catch(() => undefined)])
     ended.abort()
   })
   undo.defer(() => dispatcher.close())

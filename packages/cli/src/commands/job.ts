@@ -8,10 +8,11 @@ import { commandWords } from './command-words.ts'
 import { environmentEntry, wholeNumber } from './flag-values.ts'
 import { logsOf } from './logs.ts'
 import { jsonToo, type PageFlags, paged, sayMore } from './paging.ts'
+import { addEgressFlags, type EgressFlags, egressOption } from './sandbox-flags.ts'
 
 type Done = Parameters<CommandDefinition>[1]
 
-interface CreateFlags {
+interface CreateFlags extends EgressFlags {
   readonly name: string
   readonly description?: string
   readonly vcpus?: number
@@ -45,30 +46,32 @@ export const jobCommand: CommandDefinition = (cli, done) => {
 }
 
 function create(cli: Cli, done: Done): Command {
-  return jsonToo(
-    new Command('create')
-      .summary('define a job and begin its first run')
-      .description("Defines a job, begins its first run, and prints its id: mags job create -n train --retries 3 './train.sh'.")
-      .argument('[script...]', 'shell script; several words are joined by spaces')
-      .requiredOption('-n, --name <name>', 'its name')
-      .option('--description <text>', 'what it is for')
-      .option('--vcpus <count>', 'virtual CPUs (2)', wholeNumber(1))
-      .option('--memory <MB>', 'memory (512)', wholeNumber(1))
-      .option('--env <NAME=VALUE>', 'environment variable, repeatable; NAME alone passes yours on', environmentEntry(cli.env))
-      .option('--stateful', 'keep /workspace from run to run')
-      .option('-w, --workspace <name>', 'whose /workspace (needs --stateful; default its own)', parseName)
-      .option('--workspace-size <GB>', 'its disk (10)', wholeNumber(1))
-      .option('-p, --persist', 'keep the sandbox after the script')
-      .option('--ip-lease', 'an address of its own')
-      .option('--port <port>', 'port that its URL reaches (8080)', wholeNumber(1, 65_535))
-      .option('--image <name>', 'image of the sandbox')
-      .addOption(new Option('--isolation <wall>', 'which wall: auto, vm or container').choices(['auto', 'vm', 'container']))
-      .option('-t, --timeout <seconds>', 'end a try after this long', wholeNumber(1))
-      .option('--retries <count>', 'tries after a failed one (0)', wholeNumber(0, 10))
-      .option('--backoff <seconds>', 'before the first of them; twice as long before each further one (5)', wholeNumber(1))
-      .option('--priority <number>', 'higher ones start first (0)', priority)
-      .option('--script-file <file>', 'read the script from a file')
-      .option('-f, --follow', 'show its output, and end with its exit code'),
+  return addEgressFlags(
+    jsonToo(
+      new Command('create')
+        .summary('define a job and begin its first run')
+        .description("Defines a job, begins its first run, and prints its id: mags job create -n train --retries 3 './train.sh'.")
+        .argument('[script...]', 'shell script; several words are joined by spaces')
+        .requiredOption('-n, --name <name>', 'its name')
+        .option('--description <text>', 'what it is for')
+        .option('--vcpus <count>', 'virtual CPUs (2)', wholeNumber(1))
+        .option('--memory <MB>', 'memory (512)', wholeNumber(1))
+        .option('--env <NAME=VALUE>', 'environment variable, repeatable; NAME alone passes yours on', environmentEntry(cli.env))
+        .option('--stateful', 'keep /workspace from run to run')
+        .option('-w, --workspace <name>', 'whose /workspace (needs --stateful; default its own)', parseName)
+        .option('--workspace-size <GB>', 'its disk (10)', wholeNumber(1))
+        .option('-p, --persist', 'keep the sandbox after the script')
+        .option('--ip-lease', 'an address of its own')
+        .option('--port <port>', 'port that its URL reaches (8080)', wholeNumber(1, 65_535))
+        .option('--image <name>', 'image of the sandbox')
+        .addOption(new Option('--isolation <wall>', 'which wall: auto, vm or container').choices(['auto', 'vm', 'container']))
+        .option('-t, --timeout <seconds>', 'end a try after this long', wholeNumber(1))
+        .option('--retries <count>', 'tries after a failed one (0)', wholeNumber(0, 10))
+        .option('--backoff <seconds>', 'before the first of them; twice as long before each further one (5)', wholeNumber(1))
+        .option('--priority <number>', 'higher ones start first (0)', priority)
+        .option('--script-file <file>', 'read the script from a file')
+        .option('-f, --follow', 'show its output, and end with its exit code'),
+    ),
   ).action(async (words: string[], flags: CreateFlags) => {
     const { readScript } = await import('../run/read-script.ts')
     const { script } = await readScript(cli, { words, file: flags.scriptFile, url: undefined, command: 'job create' })
@@ -93,6 +96,7 @@ function optionsOf(flags: CreateFlags): Omit<CreateJobOptions, 'script'> {
     proxyPort: flags.port,
     maxRetries: flags.retries,
     retryBackoffSeconds: flags.backoff,
+    egress: egressOption(flags),
   }
 }
 
@@ -109,10 +113,13 @@ function run(cli: Cli, done: Done): Command {
 
 function list(cli: Cli, done: Done): Command {
   return paged(new Command('list').alias('ls').summary('list jobs, newest first'), 'jobs')
-    .option('--template <id>', 'only those that were made from this template')
+    .option('--template <id>', 'only those that were made from this template (id or name)')
     .action(async ({ page, pageSize, template }: PageFlags & { readonly template?: string }) => {
       const signal = cli.interrupts.requested
-      const { first: answer } = await openSession(cli, (mags) => mags.jobs.list({ page, pageSize, templateId: template, signal }))
+      const { listOfTemplate } = await import('../jobs/list-of-template.ts')
+      const { first: answer } = await openSession(cli, (mags) =>
+        template === undefined ? mags.jobs.list({ page, pageSize, signal }) : listOfTemplate(mags, template, { page, pageSize, signal }),
+      )
       const { jobTable } = await import('../jobs/describe-job.ts')
       await (cli.output.json ? cli.output.data(answer) : cli.output.out(jobTable(answer.jobs)))
       await sayMore(cli, answer, answer.jobs.length)
@@ -140,7 +147,7 @@ function status(cli: Cli, done: Done): Command {
 
 function logs(cli: Cli, done: Done): Command {
   return logsOf(cli, done, {
-    argument: 'id of a job or of a run',
+    argument: 'id of a job or of a run, or the name of a job',
     requestIdOf: async (mags, id, signal) => (await mags.jobs.status(id, { signal })).request_id,
   })
 }
@@ -169,7 +176,7 @@ function ssh(cli: Cli, done: Done): Command {
     .description(
       "Runs one command in the sandbox of a job that runs, and ends with its exit code. Flags come before the id. 'mags ssh <run id>' opens a shell in one that persists.",
     )
-    .argument('<id>', 'id of a job or of a run')
+    .argument('<id>', 'id of a job or of a run, or the name of a job')
     .argument('<command...>', 'shell command; several words are joined by spaces')
     .option('-t, --timeout <seconds>', 'end the command after this long (30)', wholeNumber(1))
     .option('--json', 'print the answer of the API')
@@ -195,7 +202,7 @@ function remove(cli: Cli, done: Done): Command {
   })
 }
 
-const named = (command: Command) => command.argument('<id>', 'id of a job or of a run')
+const named = (command: Command) => command.argument('<id>', 'id of a job or of a run, or the name of a job')
 
 function priority(text: string): number {
   const value = Number(text)

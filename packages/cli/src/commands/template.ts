@@ -115,9 +115,10 @@ function revisions(cli: Cli, done: Done): Command {
 }
 
 function history(cli: Cli, done: Done): Command {
-  return paged(named(new Command('history').summary('list the jobs of a template, also of one that was deleted')), 'jobs').action(
+  return paged(named(new Command('history').summary('list the jobs of a template; of one that was deleted by its id')), 'jobs').action(
     async (id: string, { page, pageSize }: PageFlags) => {
-      const { first: answer } = await openSession(cli, (mags) => mags.jobs.list({ page, pageSize, templateId: id, signal: cli.interrupts.requested }))
+      const { listOfTemplate } = await import('../jobs/list-of-template.ts')
+      const { first: answer } = await openSession(cli, (mags) => listOfTemplate(mags, id, { page, pageSize, signal: cli.interrupts.requested }))
       const { jobTable } = await import('../jobs/describe-job.ts')
       await (cli.output.json ? cli.output.data(answer) : cli.output.out(jobTable(answer.jobs)))
       await sayMore(cli, answer, answer.jobs.length)
@@ -134,4 +135,4 @@ function remove(cli: Cli, done: Done): Command {
   })
 }
 
-const named = (command: Command) => command.argument('<id>', 'id of the template')
+const named = (command: Command) => command.argument('<id>', 'id or name of the template')

@@ -9,13 +9,14 @@ import { confirm } from '../terminal/confirm.ts'
 import { commandWords } from './command-words.ts'
 import { repeatable, wholeNumber } from './flag-values.ts'
 import { jsonToo, type PageFlags, paged, sayMore } from './paging.ts'
+import { addEgressFlags, type EgressFlags, egressOption } from './sandbox-flags.ts'
 
 /** What ssh(1) ends with when it cannot connect. */
 const sshFailure = 255
 
 type Done = Parameters<CommandDefinition>[1]
 
-interface CreateFlags {
+interface CreateFlags extends EgressFlags {
   readonly cpu?: number
   readonly memory?: number
   readonly disk?: number
@@ -37,24 +38,32 @@ export const vmCommand: CommandDefinition = (cli, done) => {
 }
 
 function create(cli: Cli, done: Done): Command {
-  return jsonToo(
-    new Command('create')
-      .summary('make a microVM, and start it')
-      .argument('<name>', 'its name')
-      .option('--cpu <count>', 'virtual CPUs (2)', wholeNumber(1))
-      .option('--memory <MB>', 'memory (1024)', wholeNumber(1))
-      .option('--disk <GB>', 'disk (10)', wholeNumber(1))
-      .option('--image <name>', "image (ubuntu-22.04); 'mags image list' shows those there are")
-      .option('--key <file>', 'public key that opens it, repeatable; without any a key is made', repeatable)
-      .addOption(new Option('--isolation <wall>', 'which wall: vm or container, which starts no services').choices(['vm', 'container']))
-      .option('--ip-lease', 'an address of its own')
-      .option('--port <port>', 'port that its URL reaches (8080)', wholeNumber(1, 65_535))
-      .option('--detach', 'do not wait until it runs'),
+  return addEgressFlags(
+    jsonToo(
+      new Command('create')
+        .summary('make a microVM, and start it')
+        .argument('<name>', 'its name')
+        .option('--cpu <count>', 'virtual CPUs (2)', wholeNumber(1))
+        .option('--memory <MB>', 'memory (1024)', wholeNumber(1))
+        .option('--disk <GB>', 'disk (10)', wholeNumber(1))
+        .option('--image <name>', "image (ubuntu-22.04); 'mags image list' shows those there are")
+        .option('--key <file>', 'public key that opens it, repeatable; without any a key is made', repeatable)
+        .addOption(
+          new Option('--isolation <wall>', 'which wall: vm, container (which starts no services), or auto: vm if there are any').choices([
+            'auto',
+            'vm',
+            'container',
+          ]),
+        )
+        .option('--ip-lease', 'an address of its own')
+        .option('--port <port>', 'port that its URL reaches (8080)', wholeNumber(1, 65_535))
+        .option('--detach', 'do not wait until it runs'),
+    ),
   ).action(async (text: string, flags: CreateFlags) => {
     const { cpu, memory, disk, image, isolation, ipLease, port } = flags
     const name = parseName(text)
     const sshPublicKeys = flags.key?.map(readPublicKey)
-    const options = { name, cpu, memory, disk, image, isolation, ipLease, port, sshPublicKeys, signal: cli.interrupts.requested }
+    const options = { name, cpu, memory, disk, image, isolation, ipLease, port, sshPublicKeys, egress: egressOption(flags), signal: cli.interrupts.requested }
     const { awaitMicrovm, sayPassing } = await import('../microvms/await-microvm.ts')
     const vm = await sayPassing(cli, name, 'creating', async () => {
       const { mags, first: made } = await openSession(cli, (client) => client.microvms.create(options))

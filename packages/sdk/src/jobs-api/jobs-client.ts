@@ -1,6 +1,7 @@
 import type { Requester } from '../http/requester.ts'
 import { type FollowOptions, followEventsOf, type JobEvent } from '../jobs/follow-events.ts'
 import type { LogsOptions } from '../jobs/logs.ts'
+import type { RunOptions } from '../jobs/run.ts'
 import type { CallOptions, PageOptions } from '../jobs/status.ts'
 import type { DoneWire, ExecWire } from '../wire/answers.ts'
 import type {
@@ -49,20 +50,27 @@ interface JobFields {
   retryBackoffSeconds?: number | undefined
   /** Higher ones start first. */
   priority?: number | undefined
+  /** What it may reach; default: what the server allows. */
+  egress?: RunOptions['egress']
 }
 
 export interface CreateJobOptions extends JobFields, CallOptions {
   idempotencyKey?: string | undefined
 }
 
-export type UpdateJobOptions = { [Name in keyof JobFields]?: JobFields[Name] | undefined } & CallOptions
+/** What changes; null: the default again. */
+export type UpdateJobOptions = {
+  [Name in 'name' | 'script']?: JobFields[Name] | undefined
+} & {
+  [Name in Exclude<keyof JobFields, 'name' | 'script'>]?: JobFields[Name] | null | undefined
+} & CallOptions
 
 export interface RunJobOptions extends CallOptions {
   /** Over what the job has. */
   environment?: Readonly<Record<string, string>> | undefined
 }
 
-/** Jobs of the Jobs API: defined once, run any number of times. Ids are those of jobs, whose newest run is meant, or of runs. */
+/** Jobs of the Jobs API: defined once, run any number of times. Ids are those of jobs, whose newest run is meant, or of runs; a name or workspace means what is not over, else the newest. */
 export class JobsClient {
   readonly #requester: Requester
 

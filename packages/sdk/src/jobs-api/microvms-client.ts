@@ -1,4 +1,5 @@
 import type { Requester } from '../http/requester.ts'
+import type { RunOptions } from '../jobs/run.ts'
 import type { CallOptions, PageOptions } from '../jobs/status.ts'
 import type { DoneWire } from '../wire/answers.ts'
 import type { MicrovmListWire, MicrovmStateWire, MicrovmWire, SshConnectionWire } from '../wire/jobs-api-answers.ts'
@@ -22,6 +23,8 @@ export interface CreateMicrovmOptions extends CallOptions {
   ipLease?: boolean | undefined
   /** Port that its URL reaches; default 8080. */
   port?: number | undefined
+  /** What it may reach; default: what the server allows. */
+  egress?: RunOptions['egress']
   idempotencyKey?: string | undefined
 }
 

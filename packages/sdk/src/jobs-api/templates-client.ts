@@ -22,8 +22,12 @@ export interface CreateTemplateOptions extends TemplateFields, CallOptions {
   idempotencyKey?: string | undefined
 }
 
-/** Each change is a new revision. */
-export type UpdateTemplateOptions = { [Name in keyof TemplateFields]?: TemplateFields[Name] | undefined } & CallOptions
+/** What changes; null: the default again. Each change is a new revision. */
+export type UpdateTemplateOptions = {
+  [Name in 'name' | 'script']?: TemplateFields[Name] | undefined
+} & {
+  [Name in Exclude<keyof TemplateFields, 'name' | 'script'>]?: TemplateFields[Name] | null | undefined
+} & CallOptions
 
 /** Templates of jobs, with numbered revisions. */
 export class TemplatesClient {

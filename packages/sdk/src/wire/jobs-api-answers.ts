@@ -28,6 +28,8 @@ export interface JobWire {
   max_retries: number
   retry_backoff_seconds: number
   priority: number
+  /** What it may reach; null: what the server allows. */
+  egress: 'none' | { allow?: string[]; deny?: string[] } | null
   template_id: string | null
   template_revision: number | null
   created_at: string

@@ -136,13 +136,13 @@ describe('URL, SSH port and key', () => {
     const changes: unknown[] = []
     mags.server.directory.onSshPort((port, open) => changes.push([port, open]))
     const second = await resting(mags, { workspace_id: 'w' })
-    await expect.poll(() => changes).toEqual([[40_000, true]])
+    await expect.poll(() => changes, { timeout: 10_000 }).toEqual([[40_000, true]])
     expect(await mags.server.directory.findBySshPort(40_000)).toMatchObject({ requestId: second })
     expect(await mags.status(second)).toMatchObject({ url: url.url, subdomain: url.subdomain, visibility: 'token' })
     expect((await access(mags, second, { port: 22 })).body).toEqual(ssh)
     await mags.server.close()
     await using next = await startSleepServer({ host, deps: mags.deps })
-    await expect.poll(async () => [...(await next.server.directory.sshPorts())].sort()).toEqual([40_000, 40_001])
+    await expect.poll(async () => [...(await next.server.directory.sshPorts())].sort(), { timeout: 10_000 }).toEqual([40_000, 40_001])
     expect((await access(next, second, { port: 22 })).body).toEqual(ssh)
   })
 
@@ -156,7 +156,7 @@ describe('URL, SSH port and key', () => {
     await mags.call('POST', `/mags-jobs/${id}/sleep`)
     await mags.server.close()
     await using next = await startSleepServer({ host, deps: mags.deps })
-    await expect.poll(() => next.server.directory.sshPorts()).toEqual([40_000])
+    await expect.poll(() => next.server.directory.sshPorts(), { timeout: 10_000 }).toEqual([40_000])
     expect(await next.server.directory.findBySshPort(40_000)).toMatchObject({ requestId: id, state: 'sleeping' })
     expect((await access(next, id, { port: 22 })).body).toEqual(ssh)
   })
@@ -171,7 +171,7 @@ describe('URL, SSH port and key', () => {
     await mags.call('POST', `/mags-jobs/${alone}/stop`)
     await mags.call('POST', `/mags-jobs/${inWorkspace}/stop`)
     await expect
-      .poll(() => changes)
+      .poll(() => changes, { timeout: 10_000 })
       .toEqual([
         [40_000, false],
         [40_001, false],

@@ -197,6 +197,9 @@ describe('who may', () => {
     // Whatever order a database would give them in.
     await db.database.updateTable('ssh_keys').set({ id: '0' }).where('account_id', '=', 'a').execute()
     expect(await directory.findBySshUser('box', withoutComment(publicKey))).toMatchObject({ requestId: mine })
+    const lure = await mags.call('POST', '/mags-jobs', { script: 'wait', persistent: true, name: 'bix' }, headers)
+    expect(lure.status).toBe(202)
+    expect(await directory.findBySshUser('bix', withoutComment(publicKey))).toBeUndefined()
   })
 
   it('see a private URL: who has a token of the account', async () => {

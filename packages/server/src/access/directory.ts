@@ -62,11 +62,10 @@ export class Directory implements GatewayDirectory {
 
   async findBySshUser(user: string, publicKey: string): Promise<GatewayTarget | undefined> {
     if (user.length > 100) return undefined
-    const accounts = await this.#deps.sshKeys.accountsWith(publicKey)
-    for (const accountId of accounts) {
-      const target = await this.#findOf(accountId, user)
-      if (target) return target
-    }
+    // Only of the account that had the key first: somebody else who adds it must not have its owner come to a sandbox of theirs by a name that the owner has none of.
+    const [accountId] = await this.#deps.sshKeys.accountsWith(publicKey)
+    const named = accountId === undefined ? undefined : await this.#findOf(accountId, user)
+    if (named) return named
     // A key of single jobs opens those only, whatever account they are of.
     const owners = await this.#deps.access.findOwnersByKey(publicKey)
     const opened = owners.flatMap((owner) => this.#deps.live.byOwner(owner) ?? [])

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { type CreateCronRequest, createCronRequest, describeFault, MagsError } from '@mags/protocol'
+import { type CreateCronRequest, createCronRequest, MagsError, requestFault } from '@mags/protocol'
 import type { Transaction } from 'kysely'
 import { checkAvailable, chooseImage } from '../jobs/check-available.ts'
 import type { Tables } from '../state/schema.ts'
@@ -85,7 +85,7 @@ function merge(cron: Cron, change: Members): Members {
 function parse(members: Members): CreateCronRequest {
   const result = createCronRequest.safeParse(members)
   if (result.success) return result.data
-  throw new MagsError('bad_request', describeFault(result.error))
+  throw requestFault(result.error)
 }
 
 /** What a submit would refuse. */

@@ -1,4 +1,4 @@
-import { describeFault, MagsError, submitJobRequest } from '@mags/protocol'
+import { MagsError, requestFault, submitJobRequest } from '@mags/protocol'
 import { type SubmitDeps, submitJob } from '../jobs/submit-job.ts'
 import type { Cron, CronRun } from './cron.ts'
 import type { CronStore } from './store.ts'
@@ -58,5 +58,5 @@ function requestOf(cron: Cron, run: CronRun) {
   const name = `${cron.name.slice(0, 52)}-${Math.floor(Date.parse(run.scheduledFor) / 1000)}`
   const request = submitJobRequest.safeParse({ ...cron.fields, script: cron.script, name })
   if (request.success) return request.data
-  throw new MagsError('bad_request', describeFault(request.error))
+  throw requestFault(request.error)
 }

@@ -1,5 +1,5 @@
 import swagger from '@fastify/swagger'
-import { bodyLimitBytes, describeFault, type HostApi, MagsError } from '@mags/protocol'
+import { bodyLimitBytes, type HostApi, requestFault } from '@mags/protocol'
 import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import { jsonSchemaTransform } from 'fastify-type-provider-zod'
 import type { Logger } from 'pino'
@@ -25,6 +25,7 @@ import { answerClientError } from './client-error.ts'
 import { sendError } from './error-answer.ts'
 import { KnownPaths } from './known-paths.ts'
 import { parseJson } from './parse-json.ts'
+import { refuseNul } from './refuse-nul.ts'
 import { watchBodies } from './watch-bodies.ts'
 
 declare module 'fastify' {
@@ -96,6 +97,7 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
     deps.metrics.observeRequest({ method: request.method, route: request.routeOptions.url ?? 'none', status: reply.statusCode }, reply.elapsedTime / 1000)
   })
   watchBodies(app, requestTimeoutMs)
+  refuseNul(app)
   paths.watch(app)
   await app.register(swagger, {
     openapi: {
@@ -142,12 +144,16 @@ export async function buildApp(deps: AppDeps): Promise<FastifyInstance> {
 function validator(schema: ZodType) {
   return (data: unknown) => {
     const result = schema.safeParse(data)
-    return result.success ? { value: result.data } : { error: new MagsError('bad_request', describeFault(result.error)) }
+    return result.success ? { value: result.data } : { error: requestFault(result.error) }
   }
 }
 
 function parseJsonBodies(app: FastifyInstance): void {
   app.removeAllContentTypeParsers()
+  // An empty body is none, also where it is called a form, as curl -d '' does.
+  app.addHook('onRequest', async ({ raw: { headers } }) => {
+    if (headers['content-length'] === '0' && headers['content-type'] === 'application/x-www-form-urlencoded') delete headers['content-type']
+  })
   app.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, body, done) => {
     try {
       done(null, body === '' ? undefined : parseJson(body as string))

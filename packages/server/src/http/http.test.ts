@@ -46,6 +46,13 @@ describe('HTTP rules', () => {
       status: 415,
       code: 'unsupported_media_type',
     })
+    // What curl -d '' sends.
+    const nothing = { 'content-type': 'application/x-www-form-urlencoded', 'content-length': '0' }
+    expect(await send({ method: 'POST', url: '/api/v1/jobs/none/cancel', payload: '', headers: nothing })).toMatchObject({ status: 404 })
+    expect(await send({ method: 'POST', url: '/api/v1/mags-jobs', payload: '', headers: nothing })).toMatchObject({
+      status: 400,
+      error: 'the body must be a JSON object',
+    })
     expect(await send({ method: 'POST', url: '/api/v1/mags-jobs', payload: '{"script": }', headers: json })).toMatchObject({
       status: 400,
       error: 'the body is not valid JSON: unexpected "}" at line 1, column 12 (position 11)',

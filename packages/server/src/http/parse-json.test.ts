@@ -28,4 +28,25 @@ describe('parseJson', () => {
   ])('names the place of the fault %#', (text, position) => {
     expect(() => parseJson(text)).toThrow(expect.objectContaining({ code: 'bad_request', details: { position } }))
   })
+
+  it.each(['{"__proto__": {"persist": true}}', '{"environment": {"__proto__": "x"}}', '[{"\\u005f_proto__": 1}]'])(
+    'refuses a member that would get lost: %s',
+    (text) => {
+      expect(() => parseJson(text)).toThrow(expect.objectContaining({ code: 'bad_request', message: expect.stringContaining('__proto__') }))
+    },
+  )
+
+  it('takes a value with that name', () => {
+    expect(parseJson('{"name": "__proto__", "constructor": ["__proto__"]}')).toEqual({ name: '__proto__', constructor: ['__proto__'] })
+  })
+
+  it.each([
+    ['lists', '[', '', ']'],
+    ['objects', '{"a":', '1', '}'],
+  ])('bounds how deep %s are nested', (_what, open, innermost, close) => {
+    const nested = (depth: number) => open.repeat(depth) + innermost + close.repeat(depth)
+    expect(JSON.stringify(parseJson(nested(64)))).toBe(nested(64))
+    for (const depth of [65, 300_000])
+      expect(() => parseJson(nested(depth))).toThrow(expect.objectContaining({ code: 'bad_request', message: 'the body is nested deeper than 64 levels' }))
+  })
 })

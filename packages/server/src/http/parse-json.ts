@@ -1,7 +1,16 @@
 import { MagsError } from '@mags/protocol'
 
-/** Parses a request body; the fault names the place. */
+/** Deeper than anything of ours; what walks a value by recursion runs out of stack some thousand levels later. */
+const deepest = 64
+
+/** Parses a request body. Throws MagsError('bad_request') when it is not JSON, naming the place, when it is nested too deep, and for a member `__proto__`, which would get lost on its way. */
 export function parseJson(text: string): unknown {
+  const value = parse(text)
+  refuseOdd(value)
+  return value
+}
+
+function parse(text: string): unknown {
   try {
     return JSON.parse(text)
   } catch (error) {
@@ -12,6 +21,18 @@ export function parseJson(text: string): unknown {
     throw new MagsError('bad_request', `the body is not valid JSON: ${found} at ${place}`, { details: { position }, cause: error })
   }
 }
+
+/** Level by level, so that no depth is too much. */
+function refuseOdd(value: unknown): void {
+  let level = [value].filter(isNested)
+  for (let depth = 1; level.length > 0; depth++) {
+    if (depth > deepest) throw new MagsError('bad_request', `the body is nested deeper than ${deepest} levels`)
+    if (level.some((each) => Object.hasOwn(each, '__proto__'))) throw new MagsError('bad_request', 'the body has a member "__proto__"; choose another name')
+    level = level.flatMap((each) => Object.values(each).filter(isNested))
+  }
+}
+
+const isNested = (value: unknown): value is object => typeof value === 'object' && value !== null
 
 const blank = /[ \t\n\r]*/y
 const word = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null/y

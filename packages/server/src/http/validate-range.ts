@@ -1,4 +1,4 @@
-import { describeFault, type ErrorCode, MagsError } from '@mags/protocol'
+import { describeFault, type ErrorCode, isTooLarge, MagsError } from '@mags/protocol'
 import type { FastifyInstance } from 'fastify'
 import type { ZodError, ZodType } from 'zod'
 
@@ -15,6 +15,7 @@ export const rangeError = (error: ZodError): MagsError => new MagsError(codeOf(e
 
 function codeOf(error: ZodError): ErrorCode {
   const issue = error.issues[0]
+  if (isTooLarge(issue)) return 'too_large'
   switch (issue?.code) {
     case 'invalid_type':
       // A number that is not whole is of the right type.

@@ -5,7 +5,7 @@ import type { GroupCommit } from '../state/group-commit.ts'
 import { timestamp } from '../state/timestamp.ts'
 import type { Identity } from '../tokens/tokens.ts'
 import type { WorkspaceStore } from '../workspaces/store.ts'
-import { checkJob, checkWorkspaceSize } from './check-job.ts'
+import { checkJob, checkWorkspace, checkWorkspaceSize } from './check-job.ts'
 import { type JobDefinition, withoutNulls } from './definition.ts'
 import { findDefinition, unknownJob } from './find-definition.ts'
 import { workspaceOf } from './prepare-run.ts'
@@ -38,7 +38,7 @@ export function newDefinition(
   }
 }
 
-/** Changes what `change` names, for later runs; null is the default again. Rejects with MagsError 'not_found' and as `checkJob`. */
+/** Changes what `change` names, for later runs; null is the default again. Rejects with MagsError 'not_found' and as `checkJob` and `checkWorkspace`. */
 export async function updateDefinition(deps: ChangeDefinitionDeps, accountId: string, id: string, change: ChangeJobRequest): Promise<JobDefinition> {
   const seen = await findDefinition(deps, accountId, id)
   checkJob(merge(seen, change), deps.host.capabilities())
@@ -46,7 +46,10 @@ export async function updateDefinition(deps: ChangeDefinitionDeps, accountId: st
     const before = (await deps.definitions.lock(transaction, seen.id)) ? await deps.definitions.get(accountId, seen.id, transaction) : undefined
     if (before === undefined) throw unknownJob(id)
     const definition = { ...before, ...contentOf(seen.id, merge(before, change)), updatedAt: timestamp(deps.clock()) }
-    if (change.workspace_size_gb != null || change.workspace_id != null) checkWorkspaceSize(definition, await workspaceOf(deps, transaction, definition))
+    const workspace = await workspaceOf(deps, transaction, definition)
+    // What is not to change may have become wrong meanwhile.
+    if (['stateful', 'workspace_id', 'image'].some((member) => member in change)) checkWorkspace(definition, workspace)
+    if (change.workspace_size_gb != null || change.workspace_id != null) checkWorkspaceSize(definition, workspace)
     await deps.definitions.update(transaction, definition)
     return definition
   })

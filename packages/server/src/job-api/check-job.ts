@@ -3,7 +3,7 @@ import { rangeError } from '../http/validate-range.ts'
 import { checkIpLease } from '../ip-leases/check-ip-lease.ts'
 import { checkIsolation, chooseImage, digestOf } from '../jobs/check-available.ts'
 import type { Workspace } from '../workspaces/workspace.ts'
-import type { JobDefinition } from './definition.ts'
+import { type JobDefinition, statefulScope } from './definition.ts'
 
 /** Throws MagsError('out_of_range') naming the field and what this host has. */
 export function checkSize(size: Pick<CreateJobRequest, 'vcpus' | 'memory_mb'> & Partial<Pick<CreateJobRequest, 'workspace_size_gb'>>, host: HostCapabilities) {
@@ -24,6 +24,22 @@ export function checkJob(members: Readonly<Record<string, unknown>>, host: HostC
   const image = chooseImage({ image: request.image ?? undefined }, host)
   if (request.stateful) digestOf(image, host)
   if (request.ip_lease) checkIpLease(host)
+}
+
+/** Throws MagsError('bad_request') when a workspace that is there already is not one for this job: it keeps something else, or was made on another image than the job asks for. */
+export function checkWorkspace({ fields }: Pick<JobDefinition, 'fields'>, workspace: Workspace | undefined): void {
+  if (workspace === undefined) return
+  const { workspaceId, scope, image } = workspace
+  if (scope !== statefulScope)
+    throw new MagsError(
+      'bad_request',
+      `workspace_id: workspace '${workspaceId}' keeps a whole file system, and a stateful job keeps ${statefulScope} only; use another one`,
+    )
+  if (fields.image != null && fields.image !== image)
+    throw new MagsError(
+      'bad_request',
+      `image: workspace '${workspaceId}' was made on image ${image}; ask for that one, leave image out, or use another workspace`,
+    )
 }
 
 /** Throws MagsError('out_of_range') when less is asked for than the workspace has already. */

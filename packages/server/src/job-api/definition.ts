@@ -21,6 +21,9 @@ export interface JobDefinition {
   readonly updatedAt: string
 }
 
+/** What is kept of the workspace of a stateful job. */
+export const statefulScope = '/workspace'
+
 /** What is not to be stored: members that are null are those with their default. */
 export function withoutNulls<T extends object>(members: T): { [K in keyof T]?: NonNullable<T[K]> } {
   return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== null && value !== undefined)) as { [K in keyof T]?: NonNullable<T[K]> }

@@ -95,7 +95,9 @@ describe.each(databaseKinds)('the Jobs API on %s', (kind) => {
         [{ stateful: 'yes' }, 400, 'stateful: must be true or false'],
         [{ name: ' ' }, 422, 'name: must not be blank'],
         [{ name: 'a\nb' }, 422, 'name: must be one line without control characters'],
+        [{ name: 'a\u202eb' }, 422, 'name: must be one line without control characters'],
         [{ script: ' \n' }, 422, 'script: must not be blank'],
+        [{ script: 'x'.repeat(1024 * 1024 + 1) }, 413, 'script: at most 1 MiB'],
         [{ type: 'url' }, 422, 'type: must be one of inline'],
         [{ isolation: 'glass' }, 422, 'isolation: must be one of auto, vm, container'],
         [{ vcpus: 0 }, 422, 'vcpus: must be a whole number from 1 to 4 on this server'],
@@ -280,6 +282,41 @@ describe.each(databaseKinds)('the Jobs API on %s', (kind) => {
       expect(again.map(({ status }) => status)).toEqual([202, 202])
       expect(new Set(again.map((answer) => answer.body.id)).size).toBe(1)
       await until(() => mags.jobs.runs(id)).toMatchObject([{ status: 'completed' }, { id, status: 'completed' }])
+    })
+
+    it('means by a name or a workspace what is not over, and of that the newest', async () => {
+      await using mags = await start()
+      const waits = await mags.jobs.create({ name: 'etl', script: 'wait', stateful: true, workspace_id: 'data' })
+      const ended = await mags.jobs.create({ name: 'etl', script: 'echo' })
+      await mags.jobs.ended(ended)
+      for (const name of ['etl', 'data']) {
+        expect(await mags.jobs.status(name)).toMatchObject({ request_id: waits, job_id: waits })
+        expect(await mags.jobs.get(name)).toMatchObject({ id: waits })
+      }
+      const { id: queued } = await mags.jobs.run('etl')
+      expect(await mags.jobs.status('data')).toMatchObject({ request_id: queued, job_id: waits, status: 'not_started' })
+      expect(await mags.jobs.status(waits)).toMatchObject({ request_id: queued })
+      for (const id of [queued, waits]) expect((await mags.call('POST', `/jobs/${id}/cancel`)).body).toMatchObject({ message: 'Job cancelled' })
+      expect(await mags.jobs.runs(waits)).toMatchObject([{ status: 'cancelled' }, { status: 'cancelled' }])
+      expect(await mags.jobs.get('etl')).toMatchObject({ id: ended })
+      expect(await mags.jobs.get('data')).toMatchObject({ id: waits })
+      // Whoever repeats a delete means nobody else.
+      const heir = await mags.jobs.create({ name: 'heir', stateful: true, workspace_id: ended })
+      await mags.jobs.ended(heir)
+      for (const status of [200, 404]) expect(await mags.call('DELETE', `/jobs/${ended}`)).toMatchObject({ status })
+      expect(await mags.jobs.get(heir)).toMatchObject({ id: heir })
+    })
+
+    it('says how long each step took', async () => {
+      await using mags = await start()
+      const made = await mags.call('POST', '/jobs', { name: 'job', script: 'echo' })
+      const id = String(made.body.request_id)
+      await mags.jobs.ended(id)
+      const again = await mags.call('POST', `/jobs/${id}/run`)
+      for (const { headers } of [made, again]) expect(headers['server-timing']).toMatch(/^store;dur=[\d.]+$/)
+      await mags.jobs.ended(String(again.body.id))
+      const { headers } = await mags.call('GET', `/jobs/${id}/status`)
+      expect(headers['server-timing']).toMatch(/^queue;dur=[\d.]+, acquire(;desc="no warm sandbox")?;dur=[\d.]+, attach;dur=[\d.]+, first-byte;dur=[\d.]+$/)
     })
 
     it('has nothing of another account', async () => {

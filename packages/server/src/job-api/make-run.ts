@@ -5,12 +5,9 @@ import type { Job } from '../jobs/job.ts'
 import { newJob } from '../jobs/new-job.ts'
 import { defaultDiskGb } from '../workspaces/hold-workspaces.ts'
 import type { Workspace } from '../workspaces/workspace.ts'
-import type { JobDefinition } from './definition.ts'
+import { type JobDefinition, statefulScope } from './definition.ts'
 
 export type Environment = Readonly<Record<string, string>>
-
-/** What is kept of the workspace of a stateful job. */
-const statefulScope = '/workspace'
 
 /**
  * A run that was not stored yet. `workspace` is the one it is to have, if that is there already: it says what goes without saying, and its disk may have grown since. `now`: ms since 1970.

@@ -3,7 +3,7 @@ import type { Transaction } from 'kysely'
 import type { Job } from '../jobs/job.ts'
 import type { Tables } from '../state/schema.ts'
 import type { WorkspaceStore } from '../workspaces/store.ts'
-import { checkJob, checkWorkspaceSize } from './check-job.ts'
+import { checkJob, checkWorkspace, checkWorkspaceSize } from './check-job.ts'
 import type { JobDefinition } from './definition.ts'
 import { unknownJob } from './find-definition.ts'
 import { type Environment, makeRun, mergeEnvironment } from './make-run.ts'
@@ -16,17 +16,18 @@ export interface PrepareRunDeps {
   readonly clock: () => number
 }
 
-/** Stores a job, and makes the first run of it, which the caller stores in the same transaction. Rejects as `checkWorkspaceSize` and `makeRun`. */
+/** Stores a job, and makes the first run of it, which the caller stores in the same transaction. Rejects as `checkWorkspace`, `checkWorkspaceSize` and `makeRun`. */
 export async function prepareFirstRun(deps: PrepareRunDeps, transaction: Transaction<Tables>, definition: JobDefinition): Promise<Job> {
   const { definitions, host, clock } = deps
   const workspace = await workspaceOf(deps, transaction, definition)
+  checkWorkspace(definition, workspace)
   checkWorkspaceSize(definition, workspace)
   const run = makeRun(definition, {}, workspace, host.capabilities(), clock())
   await definitions.insert(transaction, definition)
   return { ...run, requestId: definition.id }
 }
 
-/** Makes one more run of a job, which the caller stores in the same transaction. Rejects with MagsError 'not_found' when it was deleted meanwhile, and as `checkJob`: the machine may have become another one since. */
+/** Makes one more run of a job, which the caller stores in the same transaction. Rejects with MagsError 'not_found' when it was deleted meanwhile, and as `checkJob` and `checkWorkspace`: the machine may have become another one since. */
 export async function prepareRun(
   deps: PrepareRunDeps,
   transaction: Transaction<Tables>,
@@ -40,7 +41,9 @@ export async function prepareRun(
   const capabilities = host.capabilities()
   checkJob({ name, script, ...fields }, capabilities)
   const environment = mergeEnvironment(fields.environment, overrides)
-  return makeRun(definition, environment, await workspaceOf(deps, transaction, definition), capabilities, clock())
+  const workspace = await workspaceOf(deps, transaction, definition)
+  checkWorkspace(definition, workspace)
+  return makeRun(definition, environment, workspace, capabilities, clock())
 }
 
 /** The workspace of a job, if it is there already. */

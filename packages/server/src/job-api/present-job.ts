@@ -1,6 +1,7 @@
 import { type JobAnswer, type JobDetailsAnswer, type JobRunAnswer, jobDefaults, runStatuses, runStatusOf } from '@mags/protocol'
 import type { Job } from '../jobs/job.ts'
 import type { JobDefinition } from './definition.ts'
+import { durationOfRun, endOfRun } from './end-of-run.ts'
 import type { RunSummary } from './store.ts'
 
 /** What is not in the rows. */
@@ -57,20 +58,14 @@ export function presentRun(run: RunSummary, { hostName, now }: Pick<Present, 'ho
     status: runStatusOf(run),
     created_at: run.createdAt,
     started_at: run.startedAt,
-    completed_at: run.completedAt,
-    duration_ms: durationOf(run, now),
+    completed_at: endOfRun(run),
+    duration_ms: durationOfRun(run, now),
     exit_code: run.exitCode,
     error: run.error,
     agent_id: run.vmId === null ? null : hostName,
     attempt: run.attempt,
     max_retries: run.maxRetries,
   }
-}
-
-/** From its start to its end or until now. */
-export function durationOf({ startedAt, completedAt }: Pick<Job, 'startedAt' | 'completedAt'>, now: number): number | null {
-  if (startedAt === null) return null
-  return Math.max(0, (completedAt === null ? now : Date.parse(completedAt)) - Date.parse(startedAt))
 }
 
 /** How many there are of each status. */

@@ -1,7 +1,7 @@
 import { isFinal, type RunStatusAnswer, runStatusOf, type VmInfoAnswer } from '@mags/protocol'
 import type { Job, JobTimings } from '../jobs/job.ts'
 import { urlOf } from '../jobs/present-job.ts'
-import { durationOf } from './present-job.ts'
+import { durationOfRun, endOfRun } from './end-of-run.ts'
 
 /** What the row of a run does not have. */
 export interface RunSurroundings {
@@ -9,6 +9,8 @@ export interface RunSurroundings {
   readonly appsUrl: string | undefined
   /** Timings of a run that is under way, ahead of what is stored. */
   readonly live: JobTimings | undefined
+  /** Why it stands still, if it does. */
+  readonly trouble: string | undefined
   /** Last lines of its output. */
   readonly lines: readonly string[]
   /** Name of this machine. */
@@ -17,8 +19,9 @@ export interface RunSurroundings {
   readonly now: number
 }
 
-export function presentRunStatus(run: Job, { appsUrl, live, lines, hostName, now }: RunSurroundings): RunStatusAnswer {
+export function presentRunStatus(run: Job, { appsUrl, live, trouble, lines, hostName, now }: RunSurroundings): RunStatusAnswer {
   const timings = live?.queueMs == null ? run.timings : live
+  const times = { ...run, timings }
   const vmInfo = presentVmInfo(run, hostName)
   return {
     request_id: run.requestId,
@@ -26,13 +29,13 @@ export function presentRunStatus(run: Job, { appsUrl, live, lines, hostName, now
     name: run.name,
     status: runStatusOf(run),
     logs: [...lines],
-    duration: durationOf(run, now),
+    duration: durationOfRun(times, now),
     script_duration_ms: timings.scriptMs,
     exit_code: run.exitCode,
     created_at: run.createdAt,
     started_at: run.startedAt,
-    completed_at: run.completedAt,
-    error_message: run.error,
+    completed_at: endOfRun(times),
+    error_message: run.error ?? trouble ?? null,
     vm_info: run.vmId === null ? null : vmInfo,
     persist: run.persistent,
     ipv6_address: vmInfo.ipv6_address === '' ? null : vmInfo.ipv6_address,

@@ -51,14 +51,12 @@ export const jobApiRoutes: FastifyPluginCallbackZod<JobApiRoutesDeps> = (app, de
       const definition = newDefinition(deps, request.identity, request.body)
       const prepare = (transaction: Transaction<Tables>) => prepareFirstRun(deps, transaction, definition)
       const warnings = ignoredMembers(request.rawBody, createJobRequest.shape)
-      const answer = await answerWithRun(deps, request, { job: request.rawBody }, prepare, ({ requestId }) => ({
+      return await answerWithRun(deps, { request, reply }, { job: request.rawBody }, prepare, ({ requestId }) => ({
         request_id: requestId,
         status: 'accepted' as const,
         message: 'Job submitted successfully',
         ...warnings,
       }))
-      reply.code(202)
-      return answer
     },
   )
 
@@ -122,9 +120,9 @@ export const jobApiRoutes: FastifyPluginCallbackZod<JobApiRoutesDeps> = (app, de
       const definition = await findDefinition(deps, request.identity.accountId, request.params.id)
       const overrides = request.body?.environment ?? {}
       const prepare = (transaction: Transaction<Tables>) => prepareRun(deps, transaction, definition, overrides)
-      const answer = await answerWithRun(deps, request, { run_job: definition.id, environment: overrides }, prepare, (run) => presentRun(run, surroundings()))
-      reply.code(202)
-      return answer
+      return await answerWithRun(deps, { request, reply }, { run_job: definition.id, environment: overrides }, prepare, (run) =>
+        presentRun(run, surroundings()),
+      )
     },
   )
 

@@ -19,6 +19,7 @@ import type { Dispatcher } from '../jobs/dispatcher.ts'
 import { execJob } from '../jobs/exec-job.ts'
 import type { Job } from '../jobs/job.ts'
 import type { JobRun } from '../jobs/job-run.ts'
+import { startSteps } from '../jobs/start-steps.ts'
 import type { LogEnd } from '../logs/job-log.ts'
 import { readTail } from '../logs/read-tail.ts'
 import { type SendLogDeps, sendLog } from '../logs/send-log.ts'
@@ -45,11 +46,12 @@ export const runRoutes: FastifyPluginCallbackZod<RunRoutesDeps> = (app, deps, do
   app.get(
     '/jobs/:id/status',
     { schema: { tags, summary: 'Status of a run', params: jobIdParams, response: { 200: runStatusAnswer, ...failures } } },
-    async (request) => {
+    async (request, reply) => {
       const run = await findRun(deps, request.identity.accountId, request.params.id)
-      const live = dispatcher.find(run.requestId)?.timings
+      const { timings: live, trouble } = dispatcher.find(run.requestId) ?? {}
+      if (run.timings.queueMs !== null) reply.header('server-timing', serverTiming(startSteps(run)))
       const lines = await readTail(deps.logs.bytes(run.requestId), tail)
-      return presentRunStatus(run, { appsUrl: deps.appsUrlNow(), live, lines, hostName, now: clock() })
+      return presentRunStatus(run, { appsUrl: deps.appsUrlNow(), live, lines, hostName, now: clock(), trouble: trouble?.words })
     },
   )
 

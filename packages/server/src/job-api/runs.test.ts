@@ -22,10 +22,14 @@ describe.each(databaseKinds)('runs of the Jobs API on %s', (kind) => {
         status: 'failed',
         exit_code: 3,
         persist: true,
-        completed_at: null,
+        // Its sandbox lives on, and its time stands still.
+        completed_at: time,
         proxy_url: expect.stringMatching(/^http:\/\/[0-9a-f]{12}\.apps\.test:8080$/),
       }
       await until(() => mags.jobs.status(id)).toMatchObject(running)
+      const { started_at, completed_at, duration } = await mags.jobs.status(id)
+      expect(duration).toBe(Date.parse(completed_at ?? '') - Date.parse(started_at ?? ''))
+      expect(await mags.jobs.runs(id)).toMatchObject([{ status: 'failed', completed_at, duration_ms: duration }])
       expect((await mags.call('POST', `/jobs/${id}/ssh`, { command: 'echo in' })).body).toEqual({
         ...{ exit_code: 0, stdout: 'in\n', stderr: '', truncated: false },
         duration_ms: expect.any(Number),
@@ -138,6 +142,35 @@ describe.each(databaseKinds)('runs of the Jobs API on %s', (kind) => {
         [12, 'alpine'],
         [20, 'alpine'],
       ])
+    })
+
+    it('refuses a workspace that is not one for it', async () => {
+      await using mags = await start()
+      await mags.ended(await mags.submit({ script: 'echo', workspace_id: 'whole' }))
+      const job = { name: 'job', script: 'echo', stateful: true }
+      const whole = {
+        status: 400,
+        body: { error: "workspace_id: workspace 'whole' keeps a whole file system, and a stateful job keeps /workspace only; use another one" },
+      }
+      const image = {
+        status: 400,
+        body: { error: "image: workspace 'data' was made on image debian-12; ask for that one, leave image out, or use another workspace" },
+      }
+      const id = await mags.jobs.create({ ...job, workspace_id: 'data' })
+      await mags.jobs.ended(id)
+      expect(await mags.call('POST', '/jobs', { ...job, workspace_id: 'whole' })).toMatchObject(whole)
+      expect(await mags.call('POST', '/jobs', { ...job, workspace_id: 'data', image: 'alpine' })).toMatchObject(image)
+      expect(await mags.call('PUT', `/jobs/${id}`, { workspace_id: 'whole' })).toMatchObject(whole)
+      expect(await mags.call('PUT', `/jobs/${id}`, { image: 'alpine' })).toMatchObject(image)
+      // One that was made meanwhile.
+      await mags.call('PUT', `/jobs/${id}`, { workspace_id: 'later' })
+      await mags.ended(await mags.submit({ script: 'echo', workspace_id: 'later' }))
+      expect(await mags.call('POST', `/jobs/${id}/run`)).toMatchObject({
+        status: 400,
+        body: { error: expect.stringContaining("'later' keeps a whole file system") },
+      })
+      expect(await mags.call('PUT', `/jobs/${id}`, { description: 'waits for another workspace' })).toMatchObject({ status: 200 })
+      expect((await mags.call('GET', '/jobs')).body).toMatchObject({ total: 1 })
     })
 
     it('leases addresses from the submit to the end', async () => {

@@ -7,6 +7,7 @@ import type { Database } from '../state/database.ts'
 import type { JobDefinitionsTable } from '../state/jobs-api-schema.ts'
 import type { Tables } from '../state/schema.ts'
 import type { DefinitionFields, JobDefinition } from './definition.ts'
+import type { RunTimes } from './end-of-run.ts'
 
 type Tx = Transaction<Tables>
 
@@ -26,7 +27,11 @@ export type RunSummary = Pick<
   | 'vmId'
   | 'attempt'
   | 'maxRetries'
->
+> &
+  RunTimes
+
+/** What a job can be called by besides its id. */
+export type NameColumn = 'name' | 'workspace_id'
 
 interface Page {
   readonly offset: number
@@ -52,11 +57,28 @@ export class JobDefinitionStore {
     return row && toDefinition(row)
   }
 
-  /** The newest of a name. */
-  async findByName(accountId: string, name: string): Promise<JobDefinition | undefined> {
-    const query = this.#database.selectFrom('job_definitions').selectAll().where('account_id', '=', accountId).where('name', '=', name)
+  /** The newest with a value in a column. */
+  async findBy(accountId: string, column: NameColumn, value: string): Promise<JobDefinition | undefined> {
+    const query = this.#database.selectFrom('job_definitions').selectAll().where('account_id', '=', accountId).where(column, '=', value)
     const row = await query.orderBy('seq', 'desc').limit(1).executeTakeFirst()
     return row && toDefinition(row)
+  }
+
+  /** Of the jobs with a value in one of these columns, the newest run that is not over. */
+  async findOpenRun(accountId: string, columns: readonly ('id' | NameColumn)[], value: string): Promise<Job | undefined> {
+    const row = await this.#database
+      .selectFrom('jobs')
+      // The words of an index of what is not over, and an order of tables that SQLite keeps (its CROSS JOIN): a job may have had any number of runs.
+      .crossJoin('job_definitions')
+      .selectAll('jobs')
+      .where(sql<boolean>`jobs.status in ('pending', 'running', 'sleeping')`)
+      .where(sql<boolean>`job_definitions.id = jobs.definition_id || ''`)
+      .where('job_definitions.account_id', '=', accountId)
+      .where(({ eb, or }) => or(columns.map((column) => eb(`job_definitions.${column}`, '=', value))))
+      .orderBy('jobs.seq', 'desc')
+      .limit(1)
+      .executeTakeFirst()
+    return row && toJob(row)
   }
 
   /** Newest first. */
@@ -165,6 +187,8 @@ function summaries(database: Database) {
       'vm_id',
       'attempt',
       'max_retries',
+      'attach_ms',
+      'script_ms',
     ])
 }
 
@@ -183,6 +207,7 @@ function toSummary(row: Awaited<ReturnType<ReturnType<typeof summaries>['execute
     vmId: row.vm_id,
     attempt: row.attempt,
     maxRetries: row.max_retries,
+    timings: { attachMs: row.attach_ms, scriptMs: row.script_ms },
   }
 }
 

@@ -13,6 +13,7 @@ import { ownerOf } from '../access/owner.ts'
 import type { AccessStore, SshKeys } from '../access/store.ts'
 import { type AnswerOnceDeps, answerOnce } from '../http/answer-once.ts'
 import { ignoredMembers } from '../http/ignored-members.ts'
+import { reservePlace } from '../job-api/reserve-place.ts'
 import type { Job } from '../jobs/job.ts'
 import { type StartJobDeps, storeJob } from '../jobs/start-job.ts'
 import { timestamp } from '../state/timestamp.ts'
@@ -43,10 +44,11 @@ export async function createMicrovm(deps: CreateMicrovmDeps, request: FastifyReq
   const { name, digest } = plan.image
   const wish = { accountId, requestId: firstJob.requestId, workspaceId, baseWorkspaceId: null, image: { name, digest }, diskGb, now: firstJob.createdAt }
   const warnings = [...plan.warnings, ...(ignoredMembers(request.rawBody, createMicrovmRequest.shape).warnings ?? [])]
-  const release = deps.dispatcher.reserve(accountId)
+  const place = reservePlace(deps.dispatcher, request)
   const stored: Job[] = []
   try {
     const answer = await answerOnce(deps, request, { microvm: request.rawBody }, async (transaction) => {
+      place.require()
       if (!(await deps.microvms.insert(transaction, microvm))) throw nameTaken(asked.name)
       const job = await storeJob(deps, transaction, firstJob, wish)
       const sshPort = await deps.access.giveSsh(transaction, ownerOf(job), keys)
@@ -57,13 +59,13 @@ export async function createMicrovm(deps: CreateMicrovmDeps, request: FastifyReq
     })
     const [job] = stored
     if (job === undefined || answer.id !== id) return answer
-    release()
+    place.release()
     deps.keeper.expectBoot(microvm, job.requestId)
     deps.dispatcher.add(job, acceptedAt)
     void deps.keeper.look(id)
     return answer
   } finally {
-    release()
+    place.release()
   }
 }
 

@@ -151,6 +151,18 @@ describe.each(databaseKinds)('microVMs on %s', (kind) => {
       expect(world.host.acquired).toHaveLength(2)
     })
 
+    it('gives the first answer also when it is full', async () => {
+      await using world = newWorld()
+      const vms = await world.start({ held: true, deps: { limits: { maxPendingJobs: 1 } } })
+      const headers = { 'idempotency-key': 'k' }
+      const first = await vms.create({}, headers)
+      expect(first.status).toBe(201)
+      expect(await vms.create({ name: 'other' })).toMatchObject({ status: 503, headers: { 'retry-after': '2' } })
+      expect(await vms.create({ name: 'other' }, { 'idempotency-key': 'other' })).toMatchObject({ status: 503 })
+      expect(await vms.create({}, headers)).toMatchObject({ status: 201, body: first.body })
+      expect((await vms.mags.call('GET', '/microvms')).body).toMatchObject({ total: 1 })
+    })
+
     it('says 404 for one that there is not, and pages the list', async () => {
       await using world = newWorld()
       const vms = await world.start()

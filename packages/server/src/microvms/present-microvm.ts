@@ -9,17 +9,19 @@ export interface MicrovmSurroundings {
   readonly job: Job | undefined
   /** Whether its machine is up, as far as this server knows. */
   readonly isUp: boolean | undefined
+  /** Why its machine stands still, if it does. */
+  readonly trouble?: string | undefined
   /** The address whose subdomains are jobs. */
   readonly appsUrl: string | undefined
   readonly sshPort: number | null
 }
 
 /** A microVM as the API gives it. */
-export function presentMicrovm(microvm: Microvm, { job, isUp, appsUrl, sshPort }: MicrovmSurroundings): MicrovmAnswer {
+export function presentMicrovm(microvm: Microvm, { job, isUp, trouble, appsUrl, sshPort }: MicrovmSurroundings): MicrovmAnswer {
   const status = statusOf(microvm, job, isUp ?? (job?.timings.attachMs ?? null) !== null)
   const addresses = job !== undefined && !isFinal(job.status) ? job : undefined
   // What went wrong when it was saved last is its error, too.
-  const error = microvm.error ?? (status === 'stopped' ? (job?.error ?? null) : null)
+  const error = microvm.error ?? (status === 'stopped' ? job?.error : trouble) ?? null
   return {
     id: microvm.id,
     name: microvm.name,

@@ -126,6 +126,7 @@ async function presentAll(deps: MicrovmRoutesDeps, microvms: readonly Microvm[])
     return presentMicrovm(microvm, {
       job,
       isUp: run && deps.keeper.isUp(run),
+      trouble: run?.trouble.words,
       appsUrl: deps.appsUrlNow(),
       sshPort: ports.get(`w:${job?.workspaceStorageId}`) ?? null,
     })

@@ -126,9 +126,9 @@ export const templateRoutes: FastifyPluginCallbackZod<TemplateRoutesDeps> = (app
       const { identity } = request
       const { id } = await findTemplate(deps, identity.accountId, request.params.id)
       const overrides = request.body?.environment ?? {}
-      const answer = await answerWithRun(
+      return await answerWithRun(
         deps,
-        request,
+        { request, reply },
         { run_job_template: id, environment: overrides },
         async (transaction) => {
           const template = (await templates.lock(transaction, id)) ? await templates.get(identity.accountId, id, transaction) : undefined
@@ -141,8 +141,6 @@ export const templateRoutes: FastifyPluginCallbackZod<TemplateRoutesDeps> = (app
         },
         (run) => presentRun(run, { hostName, now: clock() }),
       )
-      reply.code(202)
-      return answer
     },
   )
 
