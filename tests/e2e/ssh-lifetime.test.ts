@@ -68,7 +68,7 @@ describe.runIf(canTest('MAGS_REQUIRE_CONTAINER', notRoot))('SSH to a container',
       const control = join(ground.folder, 'idle')
       await using _master = new Terminal('ssh', ground.client.args('-N', '-M', '-S', control, ground.target))
       const over = (...words: string[]) => runProgram('ssh', ['-F', '/dev/null', '-S', control, ground.target, ...words])
-      await expect.poll(async () => (await runProgram('ssh', ['-S', control, '-O', 'check', ground.target])).code).toBe(0)
+      await expect.poll(async () => (await runProgram('ssh', ['-S', control, '-O', 'check', ground.target])).code, { timeout: 20_000 }).toBe(0)
       expect((await over('true')).code).toBe(0)
       await untilStatus(ground.api.mags, ground.job, ({ status }) => status === 'sleeping')
       expect((await over('echo awake')).stdout.toString()).toBe('awake\n')

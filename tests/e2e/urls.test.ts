@@ -213,7 +213,7 @@ describe.skipIf(!able)('URLs of sandboxes', () => {
       })
       socket.on('error', () => undefined)
       socket.write(`GET /half HTTP/1.1\r\nHost: ${new URL(url).host}\r\n\r\n`)
-      await expect.poll(() => received).toBeGreaterThan(400_000)
+      await expect.poll(() => received, { timeout: 30_000 }).toBeGreaterThan(400_000)
       const cut = once(socket, 'close')
       await daemon.crash()
       await cut
@@ -249,45 +249,48 @@ describe.skipIf(!able)('URLs of sandboxes', () => {
     })
   })
 
-  it('wait for a server that does not listen yet, and name the port of one that never does', async () => {
-    const [late, never] = await Promise.all([open(serveScript('0.0.0.0:8080', 3)), open('exec sleep infinity')])
-    const [answer, refused] = await Promise.all([curl(`${await urlOf(late)}/place`), curl(await urlOf(never))])
-    expect(answer).toMatchObject({ status: 200, body: '0.0.0.0:8080\n' })
-    expect([refused.status, refused.body]).toEqual([502, expect.stringContaining('nothing listens on port 8080')])
-    await Promise.all([client.stop(late), client.stop(never)])
-  })
+  // Each with its own sandbox, and none waits for another.
+  describe('of one sandbox each', { concurrent: true }, () => {
+    it('wait for a server that does not listen yet, and name the port of one that never does', async () => {
+      const [late, never] = await Promise.all([open(serveScript('0.0.0.0:8080', 3)), open('exec sleep infinity')])
+      const [answer, refused] = await Promise.all([curl(`${await urlOf(late)}/place`), curl(await urlOf(never))])
+      expect(answer).toMatchObject({ status: 200, body: '0.0.0.0:8080\n' })
+      expect([refused.status, refused.body]).toEqual([502, expect.stringContaining('nothing listens on port 8080')])
+      await Promise.all([client.stop(late), client.stop(never)])
+    })
 
-  it('a browser that opens a sleeping one sees that it wakes, and then its page', async () => {
-    const id = await open(serveScript(local), { workspace_id: 'sleeper', startup_command: serveScript(local, 4) })
-    const url = await urlOf(id)
-    await sleep(id, 'released')
-    const tab = await page()
-    const waiting = await tab.goto(url)
-    expect([waiting?.status(), waiting?.headers()['retry-after']]).toEqual([503, '2'])
-    await tab.getByRole('status').getByText('This page opens by itself').waitFor()
-    await tab.getByRole('heading', { name: 'In the sandbox' }).waitFor()
-    await tab.getByText('through the gateway').waitFor()
-    await tab.close()
-    expect(wakesIn(await systemWords(client.mags, id))).toBe(1)
-    await client.stop(id)
-  })
-
-  it.skipIf(!ableVms)(
-    'of a virtual machine, also when it is woken',
-    async () => {
-      const id = await open(serveScript(local), { isolation: 'vm' })
+    it('a browser that opens a sleeping one sees that it wakes, and then its page', async () => {
+      const id = await open(serveScript(local), { workspace_id: 'sleeper', startup_command: serveScript(local, 4) })
       const url = await urlOf(id)
+      await sleep(id, 'released')
       const tab = await page()
-      await tab.goto(url)
+      const waiting = await tab.goto(url)
+      expect([waiting?.status(), waiting?.headers()['retry-after']]).toEqual([503, '2'])
+      await tab.getByRole('status').getByText('This page opens by itself').waitFor()
+      await tab.getByRole('heading', { name: 'In the sandbox' }).waitFor()
       await tab.getByText('through the gateway').waitFor()
       await tab.close()
-      await sleep(id, 'frozen')
-      expect(await curl(`${url}/place`)).toMatchObject({ status: 200, body: `${local}\n` })
-      expect(await client.mags.status(id)).toMatchObject({ status: 'running', wake_reason: 'http' })
+      expect(wakesIn(await systemWords(client.mags, id))).toBe(1)
       await client.stop(id)
-    },
-    120_000,
-  )
+    })
+
+    it.skipIf(!ableVms)(
+      'of a virtual machine, also when it is woken',
+      async () => {
+        const id = await open(serveScript(local), { isolation: 'vm' })
+        const url = await urlOf(id)
+        const tab = await page()
+        await tab.goto(url)
+        await tab.getByText('through the gateway').waitFor()
+        await tab.close()
+        await sleep(id, 'frozen')
+        expect(await curl(`${url}/place`)).toMatchObject({ status: 200, body: `${local}\n` })
+        expect(await client.mags.status(id)).toMatchObject({ status: 'running', wake_reason: 'http' })
+        await client.stop(id)
+      },
+      120_000,
+    )
+  })
 })
 
 const digestOf = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')

@@ -11,8 +11,8 @@ import { canTestS3, startS3Server, type TestS3Server } from '../kit/s3-server.ts
 import { s3Environment } from '../kit/store-environment.ts'
 import { WorkspaceClient } from '../kit/workspace-client.ts'
 
-/** Server, object store or both die at random moments; no workspace may ever read back as anything but a state that was acknowledged, or a later one. 1,000 runs with MAGS_LONG=1. */
-const runs = process.env.MAGS_LONG === '1' ? 500 : 20
+/** Server, object store or both die at random moments; no workspace may ever read back as anything but a state that was acknowledged, or a later one. 500 runs with each store with MAGS_LONG=1. */
+const runs = process.env.MAGS_LONG === '1' ? 500 : 12
 const seed = Number(process.env.MAGS_SEED ?? 20_261_122)
 const filesPerGeneration = 20
 const longestLifeMs = 700

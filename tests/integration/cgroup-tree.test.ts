@@ -88,7 +88,7 @@ describe.skipIf(!canTest('MAGS_REQUIRE_CONTAINER', notRoot))('control groups of 
         await delay(20)
         return (await tree.processorTime(path)) === before
       }
-      await expect.poll(stands).toBe(true)
+      await expect.poll(stands, { timeout: 20_000 }).toBe(true)
       await tree.thaw(path)
     }
   })

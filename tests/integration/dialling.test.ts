@@ -1,12 +1,16 @@
 import { randomBytes } from 'node:crypto'
-import { readdirSync, readlinkSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import type { Duplex } from 'node:stream'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { DialerClient } from '../../packages/host/src/dialer/dialer-client.ts'
 import { digest, environment, transcript } from '../../packages/host/src/drivers/conformance-run.ts'
 import type { Sandbox, SandboxDriver, SandboxShape } from '../../packages/host/src/drivers/driver.ts'
 import { containerGround, defaultShape } from '../kit/container-ground.ts'
+import { quickDialer } from '../kit/quick-dialer.ts'
 import { canTest, notRoot } from '../kit/require.ts'
 import { missingForVms, vmGround, vmShape } from '../kit/vm-ground.ts'
+
+const fullPort = 7020
 
 interface Ground extends AsyncDisposable {
   readonly driver: SandboxDriver
@@ -44,10 +48,10 @@ async function echo(sandbox: Sandbox, port: number, sent: Buffer): Promise<Buffe
 
 const closed = (socket: Duplex) => new Promise<void>((resolve) => socket.once('close', () => resolve()))
 
-/** Network namespaces that this process and its helpers are in or hold open. */
+/** Network namespaces that this process and what it has started are in or hold open. Others of this machine come and go. */
 function heldNamespaces(): string[] {
   const held = new Set<string>()
-  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+  for (const pid of ownProcesses()) {
     try {
       held.add(readlinkSync(`/proc/${pid}/ns/net`))
       for (const fd of readdirSync(`/proc/${pid}/fd`)) {
@@ -59,6 +63,21 @@ function heldNamespaces(): string[] {
     }
   }
   return [...held].sort()
+}
+
+/** This process and all below it. */
+function ownProcesses(): string[] {
+  const parents = new Map<string, string>()
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      // proc_pid_stat(5): field 4, counted behind the name, which may have spaces.
+      parents.set(pid, readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1)?.split(' ')[1] ?? '')
+    } catch {
+      // It ended meanwhile.
+    }
+  }
+  const isOwn = (pid: string | undefined): boolean => pid !== undefined && (pid === `${process.pid}` || isOwn(parents.get(pid)))
+  return [...parents.keys()].filter(isOwn)
 }
 
 function openSockets(pid: number): number {
@@ -139,12 +158,12 @@ function describeDialling(name: string, open: () => Promise<Ground>, timeoutMs: 
     it('waits for a server whose backlog is full only for its time, and others do not wait with it', async () => {
       const hostile = await attached()
       try {
-        const program = `use Socket qw(:all); $| = 1; ${listenOn('0.0.0.0', 7020).replace('listen($s, 512)', 'listen($s, 0)')}; print "ready\\n"; sleep 1000`
+        const program = `use Socket qw(:all); $| = 1; ${listenOn('0.0.0.0', fullPort).replace('listen($s, 512)', 'listen($s, 0)')}; print "ready\\n"; sleep 1000`
         await start(hostile, program)
         // The one that its backlog holds.
-        await hostile.connect(7020)
+        await hostile.connect(fullPort)
         const attempts = Array.from({ length: 40 }, () =>
-          hostile.connect(7020).then(
+          hostile.connect(fullPort).then(
             (socket) => ({ socket }),
             (error: unknown) => ({ error }),
           ),
@@ -154,7 +173,7 @@ function describeDialling(name: string, open: () => Promise<Ground>, timeoutMs: 
         const outcomes = await Promise.all(attempts)
         const failed = outcomes.flatMap((outcome) => ('error' in outcome ? [outcome.error] : []))
         expect(failed.length).toBeGreaterThan(30)
-        for (const error of failed) expect(error).toMatchObject({ code: 'sandbox_failed', message: expect.stringContaining('port 7020') })
+        for (const error of failed) expect(error).toMatchObject({ code: 'sandbox_failed', message: expect.stringContaining(`port ${fullPort}`) })
       } finally {
         await hostile.destroy()
       }
@@ -180,11 +199,14 @@ function describeDialling(name: string, open: () => Promise<Ground>, timeoutMs: 
       const before = heldNamespaces()
       const doomed = await attached()
       await start(doomed, server(listenOn('0.0.0.0', 7000)))
-      await start(doomed, `use Socket qw(:all); $| = 1; ${listenOn('0.0.0.0', 7020).replace('listen($s, 512)', 'listen($s, 0)')}; print "ready\\n"; sleep 1000`)
+      await start(
+        doomed,
+        `use Socket qw(:all); $| = 1; ${listenOn('0.0.0.0', fullPort).replace('listen($s, 512)', 'listen($s, 0)')}; print "ready\\n"; sleep 1000`,
+      )
       const sockets = await Promise.all(Array.from({ length: 5 }, () => doomed.connect(7000)))
       const ends = sockets.map(closed)
       const stuck = Array.from({ length: 10 }, () =>
-        doomed.connect(7020).then(
+        doomed.connect(fullPort).then(
           (socket) => closed(socket),
           () => undefined,
         ),
@@ -214,8 +236,10 @@ function describeDialling(name: string, open: () => Promise<Ground>, timeoutMs: 
   })
 }
 
+/** Where a server accepts nothing. */
+const lendDialer = (dialer: DialerClient) => quickDialer(dialer, { port: fullPort, timeoutMs: 3_000 })
 const containers = async (): Promise<Ground> => {
-  const ground = await containerGround({})
+  const ground = await containerGround({ lendDialer })
   const { driver } = await ground.open()
   return {
     driver,
@@ -227,7 +251,7 @@ const containers = async (): Promise<Ground> => {
   }
 }
 const machines = async (): Promise<Ground> => {
-  const ground = await vmGround({ dialer: true })
+  const ground = await vmGround({ lendDialer })
   return { driver: ground.driver, shape: vmShape, [Symbol.asyncDispose]: () => ground[Symbol.asyncDispose]() }
 }
 

@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { type CgroupTree, openCgroupTree } from '../../packages/host/src/cgroups/cgroup-tree.ts'
-import { DialerClient } from '../../packages/host/src/dialer/dialer-client.ts'
+import { type Dialer, DialerClient } from '../../packages/host/src/dialer/dialer-client.ts'
 import type { ContainerDriver } from '../../packages/host/src/drivers/container/container-driver.ts'
 import { type OpenContainerDriverDeps, openContainerDriver } from '../../packages/host/src/drivers/container/open-container-driver.ts'
 import type { SandboxShape } from '../../packages/host/src/drivers/driver.ts'
@@ -16,7 +16,10 @@ export const defaultShape: SandboxShape = { image: 'debian-12', vcpus: 1, memory
 const binary = (name: string) => join(root, 'native/build', name)
 
 /** A runtime and a way to roots other than the best. */
-export type ContainerWish = Pick<OpenContainerDriverDeps, 'ociRuntime' | 'rootMode'>
+export interface ContainerWish extends Pick<OpenContainerDriverDeps, 'ociRuntime' | 'rootMode'> {
+  /** What the driver gets for its dialer. */
+  readonly lendDialer?: (dialer: DialerClient) => Dialer
+}
 
 export interface ContainerGround extends AsyncDisposable {
   readonly instance: string
@@ -28,7 +31,7 @@ export interface ContainerGround extends AsyncDisposable {
 }
 
 /** Everything below a container driver, for real, in folders of its own. */
-export async function containerGround(wish: ContainerWish = {}): Promise<ContainerGround> {
+export async function containerGround({ lendDialer = (dialer) => dialer, ...wish }: ContainerWish = {}): Promise<ContainerGround> {
   await using undo = new AsyncDisposableStack()
   const instance = crypto.randomUUID().replaceAll('-', '').slice(0, 6)
   const runDir = `/run/mags/${instance}`
@@ -54,7 +57,7 @@ export async function containerGround(wish: ContainerWish = {}): Promise<Contain
     const driver = await openContainerDriver({
       ...wish,
       mounter,
-      dialer,
+      dialer: lendDialer(dialer),
       network,
       cgroups,
       mounterBinary: binary('mounter'),

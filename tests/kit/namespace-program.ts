@@ -58,14 +58,14 @@ export class Resident implements AsyncDisposable {
     return this.#child.pid ?? 0
   }
 
-  /** Resolves once a line says this; rejects after 5 s. */
+  /** Resolves once a line says this; rejects after 20 s. */
   async says(text: string): Promise<void> {
     if (this.lines.includes(text)) return
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const look = () => {
       if (this.lines.includes(text)) resolve()
     }
-    const timer = setTimeout(() => reject(new Error(`"${text}" did not come; got ${JSON.stringify(this.lines)}`)), 5_000)
+    const timer = setTimeout(() => reject(new Error(`"${text}" did not come; got ${JSON.stringify(this.lines)}`)), 20_000)
     this.#waiting.add(look)
     try {
       await promise

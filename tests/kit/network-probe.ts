@@ -8,20 +8,16 @@ import { connect, createServer } from 'node:net'
  */
 const [command = '', ...args] = process.argv.slice(2)
 const say = (line: string) => process.stdout.write(`${line}\n`)
-const patienceMs = 2_500
+/** For what is to come; a machine may be busy. */
+const patienceMs = 10_000
+/** For what is not to come: two packets and half a second (a SYN without answer is sent again after one, RFC 6298). */
+const shortPatienceMs = 1_500
 
 const commands: Record<string, (...values: string[]) => void> = {
   /** Prints `connected`, an error code, or `timeout`. */
-  connect(host = '', port = '', localAddress = '') {
-    const socket = connect({ host, port: Number(port), ...(localAddress === '' ? {} : { localAddress }) })
-    const finish = (result: string) => {
-      say(result)
-      process.exit(0)
-    }
-    setTimeout(finish, patienceMs, 'timeout')
-    socket.once('connect', () => finish('connected'))
-    socket.once('error', (error: NodeJS.ErrnoException) => finish(error.code ?? error.message))
-  },
+  connect: (host, port, localAddress) => attempt(patienceMs, host, port, localAddress),
+  /** The same for what is to be refused, by an answer or by none. */
+  try: (host, port, localAddress) => attempt(shortPatienceMs, host, port, localAddress),
   /** Says `ready`, and then who connected; sends every byte back. */
   listen(host = '', port = '') {
     const server = createServer((socket) => {
@@ -49,8 +45,8 @@ const commands: Record<string, (...values: string[]) => void> = {
     socket.on('message', (bytes) => say(bytes.toString()))
     socket.bind(Number(port), host, () => say('ready'))
   },
-  async resolve(server = '', name = '', type = 'A') {
-    const resolver = new Resolver({ timeout: patienceMs, tries: 2 })
+  async resolve(server = '', name = '', type = 'A', timeoutMs = '2500') {
+    const resolver = new Resolver({ timeout: Number(timeoutMs), tries: 2 })
     resolver.setServers([server])
     const found = await resolver.resolve(name, type).catch((error: NodeJS.ErrnoException) => error.code)
     say(Array.isArray(found) ? found.join(' ') : String(found))
@@ -80,6 +76,18 @@ const commands: Record<string, (...values: string[]) => void> = {
     })
     socket.bind(Number(port), host, () => say('ready'))
   },
+}
+
+function attempt(timeoutMs: number, host = '', port = '', localAddress = '') {
+  const socket = connect({ host, port: Number(port), ...(localAddress === '' ? {} : { localAddress }) })
+  const finish = (result: string) => {
+    say(result)
+    process.exit(0)
+  }
+  // What has come meanwhile counts first: immediates are behind it.
+  setTimeout(() => setImmediate(finish, 'timeout'), timeoutMs)
+  socket.once('connect', () => finish('connected'))
+  socket.once('error', (error: NodeJS.ErrnoException) => finish(error.code ?? error.message))
 }
 
 commands[command]?.(...args)

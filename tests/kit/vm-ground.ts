@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { openCgroupTree } from '../../packages/host/src/cgroups/cgroup-tree.ts'
-import { DialerClient } from '../../packages/host/src/dialer/dialer-client.ts'
+import { type Dialer, DialerClient } from '../../packages/host/src/dialer/dialer-client.ts'
 import { openVmDriver, type VmDriver } from '../../packages/host/src/drivers/vm/vm-driver.ts'
 import { ImageCatalogue } from '../../packages/host/src/images/image-catalogue.ts'
 import { MounterClient } from '../../packages/host/src/mounter/mounter-client.ts'
@@ -29,7 +29,7 @@ export interface VmGround extends AsyncDisposable {
 }
 
 /** Everything below a driver of virtual machines, for real, in folders of its own. */
-export async function vmGround(options: { readonly dialer: boolean }): Promise<VmGround> {
+export async function vmGround(wish: { readonly lendDialer?: (dialer: DialerClient) => Dialer } = {}): Promise<VmGround> {
   await using undo = new AsyncDisposableStack()
   const instance = randomBytes(3).toString('hex')
   const logger = pino({ level: 'silent' })
@@ -37,8 +37,8 @@ export async function vmGround(options: { readonly dialer: boolean }): Promise<V
   undo.defer(() => rm(dir, { recursive: true }))
   const mounter = await MounterClient.start({ binary: join(native, 'mounter'), logFile: join(dir, 'mounter.log') })
   undo.defer(() => mounter.close())
-  const dialer = options.dialer ? await DialerClient.start({ binary: join(native, 'mounter'), logFile: join(dir, 'dialer.log') }) : undefined
-  undo.defer(() => dialer?.close())
+  const dialer = await DialerClient.start({ binary: join(native, 'mounter'), logFile: join(dir, 'dialer.log') })
+  undo.defer(() => dialer.close())
   const cgroups = await openCgroupTree()
   undo.defer(() => cgroups.remove(`/mags/${instance}`))
   const images = await ImageCatalogue.open(join(systemDir, 'images'))
@@ -57,7 +57,7 @@ export async function vmGround(options: { readonly dialer: boolean }): Promise<V
     cgroups,
     cgroupParent: `/mags/${instance}/vm`,
     logger,
-    ...(dialer === undefined ? {} : { dialer }),
+    dialer: wish.lendDialer?.(dialer) ?? dialer,
   })
   undo.defer(() => driver.close())
   const lent = undo.move()

@@ -3,6 +3,7 @@ import { networkInterfaces } from 'node:os'
 import { Mags } from '@mags/sdk'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startDaemon, type TestDaemon } from '../kit/daemon.ts'
+import { describeLane } from '../kit/describe-lane.ts'
 import { isRunning, untilStatus } from '../kit/jobs.ts'
 import { canTest, notRoot } from '../kit/require.ts'
 
@@ -13,11 +14,11 @@ const listen =
  * What a job can reach from a sandbox of either kind, through the whole daemon. The rules themselves are tested one by one in network.test.ts; here it is shown that both drivers are really behind
  * them, and that what is allowed works: names, the internet, packages.
  */
-describe.each([
+for (const { isolation, require, slow } of [
   { isolation: 'container', require: 'MAGS_REQUIRE_CONTAINER', slow: 1 },
   { isolation: 'vm', require: 'MAGS_REQUIRE_VM', slow: 6 },
-] as const)('from a $isolation', ({ isolation, require, slow }) => {
-  describe.runIf(canTest(require, notRoot))('with the whole daemon', () => {
+] as const) {
+  const tests = () => {
     let daemon: TestDaemon
     let mags: Mags
     let host: Server
@@ -53,11 +54,14 @@ describe.each([
       const addresses = Object.values(networkInterfaces()).flatMap((list) =>
         (list ?? []).filter(({ family }) => family === 'IPv4').map(({ address }) => address),
       )
-      for (const address of addresses) expect([address, await reach(address, hostPort)]).toEqual([address, 'refused\n'])
+      const outcomes = await Promise.all(addresses.map(async (address) => [address, await reach(address, hostPort)]))
+      expect(outcomes).toEqual(addresses.map((address) => [address, 'refused\n']))
     })
 
     it('not the metadata address, not private ranges, not IPv6', async () => {
-      for (const address of ['169.254.169.254', '10.0.0.1', '192.168.1.1', '172.16.0.1', '100.64.0.1']) expect(await reach(address, 80)).toBe('refused\n')
+      const addresses = ['169.254.169.254', '10.0.0.1', '192.168.1.1', '172.16.0.1', '100.64.0.1']
+      const outcomes = await Promise.all(addresses.map(async (address) => [address, await reach(address, 80)]))
+      expect(outcomes).toEqual(addresses.map((address) => [address, 'refused\n']))
       expect(await run('ip -6 route show default; ip -6 addr show dev eth0 scope global')).toBe('')
     })
 
@@ -97,5 +101,6 @@ describe.each([
       expect(found.trim()).toBe('0')
       await mags.stop(other.requestId)
     })
-  })
-})
+  }
+  describeLane(`from a ${isolation}`, () => describe.runIf(canTest(require, notRoot))('with the whole daemon', tests))
+}

@@ -185,14 +185,14 @@ describe('HTTP/2', () => {
     const gateway = await openTestGateway(new FakeDirectory(upstream.port), { tls: await makeCertificate(), limits: { maxStreamsPerAddress: 2 } })
     const [one, other] = [await openSession(gateway), await openSession(gateway)]
     const [first] = [ask(one, {}), ask(one, {})]
-    await expect.poll(() => upstream.sockets.size).toBe(2)
+    await expect.poll(() => upstream.sockets.size, { timeout: 10_000 }).toBe(2)
     const refused = ask(other, {})
     await expect(once(refused, 'close')).rejects.toMatchObject({ code: 'ERR_HTTP2_STREAM_ERROR' })
     expect(refused.rstCode).toBe(constants.NGHTTP2_REFUSED_STREAM)
     first?.close(constants.NGHTTP2_CANCEL)
-    await expect.poll(() => upstream.sockets.size).toBe(1)
+    await expect.poll(() => upstream.sockets.size, { timeout: 10_000 }).toBe(1)
     ask(other, {})
-    await expect.poll(() => upstream.sockets.size).toBe(2)
+    await expect.poll(() => upstream.sockets.size, { timeout: 10_000 }).toBe(2)
   })
 
   it('passes no trailer on that HTTP/2 forbids', async () => {

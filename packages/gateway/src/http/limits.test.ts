@@ -14,7 +14,9 @@ describe('time', () => {
   ])('%s is cut off', async (_name, request, status) => {
     const upstream = await openRawUpstream(() => {})
     const directory = new FakeDirectory(upstream.port)
-    const gateway = await openTestGateway(directory, { limits: { headMs: 80, bodyMs: 80, headTimeoutMs: status === 504 ? 80 : 10_000 } })
+    const gateway = await openTestGateway(directory, {
+      limits: { headMs: status === 504 ? 10_000 : 80, bodyMs: 80, headTimeoutMs: status === 504 ? 80 : 10_000 },
+    })
     const client = await openTestClient(gateway)
     client.send(request)
     if (status === 408) expect(await client.untilClosed()).toMatch(/^HTTP\/1\.1 408 /)
@@ -25,7 +27,7 @@ describe('time', () => {
 
   it('without a request ends a connection without words', async () => {
     const upstream = await openUpstream((_request, response) => response.end('ok'))
-    const gateway = await openTestGateway(new FakeDirectory(upstream.port), { limits: { headMs: 60, keepAliveMs: 60 } })
+    const gateway = await openTestGateway(new FakeDirectory(upstream.port), { limits: { headMs: 1_000, keepAliveMs: 1_000 } })
     const [silent, used] = [await openTestClient(gateway), await openTestClient(gateway)]
     used.send(whole)
     expect(await silent.untilClosed()).toBe('')
@@ -38,7 +40,9 @@ describe('time', () => {
       response.write('slow')
       finish = () => response.end('done')
     })
-    const gateway = await openTestGateway(new FakeDirectory(upstream.port), { limits: { headMs: 40, keepAliveMs: 40, bodyMs: 40, headTimeoutMs: 40 } })
+    const gateway = await openTestGateway(new FakeDirectory(upstream.port), {
+      limits: { headMs: 1_000, keepAliveMs: 1_000, bodyMs: 1_000, headTimeoutMs: 1_000 },
+    })
     const [client, other] = [await openTestClient(gateway), await openTestClient(gateway)]
     client.send(whole)
     await client.until('slow')

@@ -38,7 +38,7 @@ describe('NameDesk', () => {
       isAnswered = true
       return found
     })
-    await vi.waitFor(() => expect(grant).toHaveBeenCalledWith(sandbox, 'a.test', ['203.0.113.7'], 62))
+    await vi.waitFor(() => expect(grant).toHaveBeenCalledWith(sandbox, 'a.test', ['203.0.113.7'], 62), 10_000)
     expect(isAnswered).toBe(false)
     told.resolve(['203.0.113.7'])
     expect(await pending).toMatchObject({ id: 7, rcode: 'NOERROR', answers: [{ type: 'A', name: 'a.test', ttl: 60, data: '203.0.113.7' }] })
