@@ -57,7 +57,9 @@ describe('the life of a job', () => {
   it('asks for the machine that the job wants', async () => {
     await using mags = await startTestServer()
     await mags.ended(await mags.submit({ script: 'echo', vcpus: 2, memory_mb: 1024, disk_gb: 5, rootfs_type: 'alpine', isolation: 'container' }))
-    expect(mags.host.acquired).toEqual([{ image: 'alpine', isolation: 'container', vcpus: 2, memoryMb: 1024, diskGb: 5, persistent: false, share: 'local', shares: 1 }])
+    expect(mags.host.acquired).toEqual([
+      { image: 'alpine', isolation: 'container', vcpus: 2, memoryMb: 1024, diskGb: 5, persistent: false, share: 'local', shares: 1 },
+    ])
   })
 
   it.each(['wait', 'stubborn'])('ends a script that runs over its time (%s)', async (script) => {

@@ -28,7 +28,8 @@ class RunningHost extends FakeHost {
         const [, , words = '', name] = request.command
         if (name !== 'sh' && request.command[0] !== 'tar' && !words.startsWith('cd / ||')) this.ran.push(words || request.command.join(' '))
         if (name === 'sh' && request.stdin !== undefined) this.ran.push('copy')
-        if (request.command[0] === 'tar') return this.#pack(sandbox, request.command.slice(6), rest[0]).then(() => exec({ ...request, command: ['exit 0'] }, ...rest))
+        if (request.command[0] === 'tar')
+          return this.#pack(sandbox, request.command.slice(6), rest[0]).then(() => exec({ ...request, command: ['exit 0'] }, ...rest))
         return exec(request, ...rest)
       }
       return sandbox
