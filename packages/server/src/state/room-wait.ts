@@ -18,19 +18,20 @@ export interface RoomWaitOptions {
  */
 export class RoomWait {
   readonly #options: RoomWaitOptions
-  readonly #givingUp = new AbortController()
-  readonly #giveUp: AbortSignal
+  /** Ends of the waits that go on. */
+  readonly #waits = new Set<() => void>()
+  #givenUp = false
   #words: string | undefined
   #sticking = Promise.withResolvers<void>()
 
   constructor(options: RoomWaitOptions = {}) {
     this.#options = options
-    this.#giveUp = options.giveUp === undefined ? this.#givingUp.signal : AbortSignal.any([options.giveUp, this.#givingUp.signal])
   }
 
   /** Ends all waiting: from now on a full disk is a fault like any other. */
   giveUp(): void {
-    this.#givingUp.abort()
+    this.#givenUp = true
+    for (const end of this.#waits) end()
   }
 
   /** Why it is stuck, and what to do. */
@@ -43,9 +44,9 @@ export class RoomWait {
     return this.#sticking.promise
   }
 
-  /** Rejects with whatever else goes wrong, and with why it is full once nobody waits any more. */
-  async run<T>(work: () => Promise<T>): Promise<T> {
-    const { onFull, firstWaitMs = 250, longestWaitMs = 5000 } = this.#options
+  /** Rejects with whatever else goes wrong, and with why it is full once nobody waits any more, or after `abort`. */
+  async run<T>(work: () => Promise<T>, abort?: AbortSignal): Promise<T> {
+    const { giveUp, onFull, firstWaitMs = 250, longestWaitMs = 5000 } = this.#options
     for (let waitMs = firstWaitMs; ; waitMs = Math.min(2 * waitMs, longestWaitMs)) {
       try {
         const result = await work()
@@ -53,13 +54,24 @@ export class RoomWait {
         return result
       } catch (error) {
         const words = storageFaultOf(error)
-        if (words === undefined || this.#giveUp.aborted) throw error
+        if (words === undefined || this.#givenUp || giveUp?.aborted || abort?.aborted) throw error
         if (this.#words === undefined) onFull?.(words, error)
         this.#words = words
         this.#sticking.resolve()
-        await delay(waitMs, undefined, { ref: false, signal: this.#giveUp }).catch(() => undefined)
+        await this.#pause(waitMs, [giveUp, abort])
       }
     }
+  }
+
+  /** What it takes is made for those who wait only: nearly all writes succeed at once. */
+  async #pause(ms: number, ends: readonly (AbortSignal | undefined)[]) {
+    const over = new AbortController()
+    const end = () => over.abort()
+    for (const signal of ends) signal?.addEventListener('abort', end, { once: true, signal: over.signal })
+    this.#waits.add(end)
+    await delay(ms, undefined, { ref: false, signal: over.signal }).catch(() => undefined)
+    this.#waits.delete(end)
+    end()
   }
 
   #goOn() {
