@@ -2,7 +2,6 @@ import {
   buildContextLimitBytes,
   createImageRequest,
   defaultImageRequest,
-  describeFault,
   doneAnswer,
   errorAnswer,
   type HostApi,
@@ -19,6 +18,7 @@ import {
   MagsError,
   pruneBuildCacheAnswer,
   removeImageQuery,
+  requestFault,
   type SendImageQuery,
   sendImageQuery,
 } from '@mags/protocol'
@@ -230,7 +230,7 @@ export const imageRoutes: FastifyPluginCallbackZod<ImageRoutesDeps> = (app, deps
 /** What the body of a JSON request asks for. */
 async function order({ host, imageTasks }: ImageRoutesDeps, accountId: string, body: unknown): Promise<RunningTask> {
   const parsed = createImageRequest.safeParse(body)
-  if (!parsed.success) throw new MagsError('bad_request', describeFault(parsed.error))
+  if (!parsed.success) throw requestFault(parsed.error)
   const { name, recipe, reference = '' } = parsed.data
   if (recipe !== undefined)
     return await imageTasks.start({ accountId, name, kind: 'recipe', reference: recipe }, (progress, abort) =>

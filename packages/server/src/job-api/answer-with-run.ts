@@ -5,11 +5,11 @@ import { type AnswerOnceDeps, answerOnce } from '../http/answer-once.ts'
 import { serverTiming } from '../http/server-timing.ts'
 import type { Dispatcher } from '../jobs/dispatcher.ts'
 import type { Job } from '../jobs/job.ts'
+import { reservePlace } from '../jobs/queue/reserve-place.ts'
 import { storeJob } from '../jobs/start-job.ts'
 import type { JobStore } from '../jobs/store.ts'
 import type { Tables } from '../state/schema.ts'
 import type { WorkspaceStore } from '../workspaces/store.ts'
-import { reservePlace } from './reserve-place.ts'
 
 export interface AnswerWithRunDeps extends AnswerOnceDeps {
   readonly store: JobStore

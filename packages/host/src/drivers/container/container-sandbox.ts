@@ -227,7 +227,7 @@ export class ContainerSandbox implements Sandbox {
 
   async detach() {
     this.#detached = true
-    this.#stall.end()
+    await this.#stall.end()
     for (const session of this.#sessions.splice(0)) session.close()
     this.agent.close()
   }
@@ -278,7 +278,7 @@ export class ContainerSandbox implements Sandbox {
   async #letDie() {
     this.#reclaiming.abort()
     const stands = this.#frozen || this.#quiesced || this.#stall.words !== undefined
-    this.#stall.end()
+    await this.#stall.end()
     this.#frozen = this.#quiesced = false
     if (stands) await this.#deps.cgroups.thaw(this.#parts.cgroup)
   }

@@ -1,12 +1,12 @@
 import { describe, expect, it } from 'vitest'
 import { ContainerStall } from './container-stall.ts'
 
-function makeStall(stands = () => false) {
+function makeStall(stands = () => false, frozen = Promise.resolve()) {
   const done: string[] = []
   let tell: (words: string | undefined) => void = () => undefined
   let watched = 0
   const stall = new ContainerStall({
-    cgroups: { freeze: async () => void done.push('freeze'), thaw: async () => void done.push('thaw') },
+    cgroups: { freeze: () => frozen.then(() => void done.push('freeze')), thaw: async () => void done.push('thaw') },
     logger: { warn: () => expect.unreachable() } as never,
     room: {
       watch: (listener) => {
@@ -38,8 +38,24 @@ describe('ContainerStall', () => {
     tell(undefined)
     await expect.poll(() => done).toEqual(['freeze', 'thaw'])
     expect(heard).toEqual(['full', undefined])
-    stall.end()
+    await stall.end()
     expect(watched()).toBe(0)
+  })
+
+  it('has nothing freeze it any more once it ended', async () => {
+    const freezing = Promise.withResolvers<void>()
+    const { stall, tell } = makeStall(() => false, freezing.promise)
+    stall.begin()
+    tell('full')
+    await new Promise((resolve) => setImmediate(resolve))
+    let ended = false
+    const ending = stall.end().then(() => {
+      ended = true
+    })
+    await new Promise((resolve) => setImmediate(resolve))
+    expect(ended).toBe(false)
+    freezing.resolve()
+    await ending
   })
 
   it('does not wake one that sleeps when there is room', async () => {

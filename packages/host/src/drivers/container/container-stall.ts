@@ -45,10 +45,12 @@ export class ContainerStall {
     this.#unwatch = this.#deps.room?.watch((words) => this.#set(words)) ?? (() => undefined)
   }
 
-  end(): void {
+  /** Settles once nothing freezes it any more: what is being done of that would outlive who thaws it. */
+  async end(): Promise<void> {
     this.#unwatch()
     this.#words = undefined
     this.#listeners.clear()
+    await this.#change
   }
 
   /** For who had it stand still on purpose: it goes on, unless there is no room. */

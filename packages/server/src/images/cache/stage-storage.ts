@@ -1,4 +1,5 @@
 import { MagsError, type RunningSandbox, type WorkspaceHold } from '@mags/protocol'
+import { unlessAborted } from '../../jobs/sleep/sandbox-use.ts'
 import { timestamp } from '../../state/timestamp.ts'
 import { type BuildCache, firstFence } from './build-cache.ts'
 import type { SavedState } from './store.ts'
@@ -34,7 +35,8 @@ export class StageStorage {
     const { cacheStore, clock, logger, maxBytes } = this.#cache.deps
     const { storageId } = this.hold
     try {
-      const { version, changed } = await untilAborted(sandbox.saveWorkspace({ final: false }), abort)
+      abort.throwIfAborted()
+      const { version, changed } = await unlessAborted(sandbox.saveWorkspace({ final: false }), abort)
       this.#largestBytes = Math.max(this.#largestBytes, version.sizeBytes)
       if (changed) this.#uploadedBytes += version.uploadedBytes
       const sizeBytes = Math.max(this.#largestBytes, this.#uploadedBytes)
@@ -77,18 +79,5 @@ export class StageStorage {
     } catch (error) {
       logger.warn({ err: error, storageId }, 'the end of a stage could not be stored')
     }
-  }
-}
-
-async function untilAborted<T>(work: Promise<T>, abort: AbortSignal): Promise<T> {
-  abort.throwIfAborted()
-  const aborted = Promise.withResolvers<never>()
-  const onAbort = () => aborted.reject(abort.reason)
-  abort.addEventListener('abort', onAbort, { once: true })
-  try {
-    return await Promise.race([work, aborted.promise])
-  } finally {
-    abort.removeEventListener('abort', onAbort)
-    work.catch(() => undefined)
   }
 }

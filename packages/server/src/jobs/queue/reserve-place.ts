@@ -1,5 +1,5 @@
 import type { FastifyRequest } from 'fastify'
-import type { Dispatcher } from '../jobs/dispatcher.ts'
+import type { Dispatcher } from '../dispatcher.ts'
 
 /** A place for one more waiting job, or the reason why there is none. */
 export interface ReservedPlace {
